@@ -1,0 +1,90 @@
+"""Looking at the kopano-server behind a daemon without doing it harm.
+
+A deep check (logon, getStore, logoff) of a server whose database hangs blocks
+one of its workers until the database is back.  So over all agents of a node
+only one such check may be unanswered: it leaves a marker, and until that is
+ten minutes old, or the database answers, nobody asks again.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import time
+
+from kopano_ocf import endpoint, state, talk
+from kopano_ocf.probe import soap
+
+MARKER_LASTS = 600.0        # seconds
+UNASKED = "unasked"
+_PREFIX = "kopano-ocf-deep-"
+
+
+def marker(folder, server):
+    """Path of the marker for a server given by its URL (text)."""
+    return "%s/%s" % (folder, state.safe_name(_PREFIX + server.replace("/var/run/", "/run/")))
+
+
+def pending(path):
+    """Seconds since an unanswered check began; None when there is none that counts."""
+    try:
+        age = time.monotonic() - float(state.read(path)["pending"])
+    except (KeyError, ValueError):
+        return None
+    return age if 0 <= age < MARKER_LASTS else None
+
+
+def clear(folder, server):
+    """The server was restarted, or its database answers: nothing is blocked any more."""
+    state.remove(marker(folder, server))
+
+
+def guarded(folder, server, question, deadline, recovered=None):
+    """Put a question that may block a worker of the server.
+
+    question   called without arguments, returns a Seen
+    recovered  called when an earlier question is unanswered; True means that it blocks nothing any more
+    Returns the Seen of the question, or one with how == UNASKED.
+    """
+    path = marker(folder, server)
+    with state.Lock(path + ".lock", deadline) as lock:
+        if lock.busy:
+            return talk.Seen(UNASKED, "%s: not asked, another check is still waiting for an answer" % server)
+        age = pending(path)
+        if age is not None and not (recovered and recovered()):
+            return talk.Seen(UNASKED, "%s: not asked, a check got no answer %d s ago; asked again after %d minutes, "
+                             "or when its database answers" % (server, int(age), MARKER_LASTS // 60))
+        state.write(path, {"pending": "%.3f" % time.monotonic()})
+        seen = question()
+        if seen.how != talk.SILENT:
+            state.remove(path)
+        return seen
+
+
+def any_pending(folder):
+    """Whether any server of this node has an unanswered check."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    return any(name.startswith(_PREFIX) and not name.endswith((".lock", ".tmp")) and
+               pending("%s/%s" % (folder, name)) is not None for name in names)
+
+
+def deep(folder, server, deadline, recovered=None):
+    """The deep check over the server's unix socket: a Seen, how == UNASKED when an earlier one is unanswered.
+
+    server  URL (text). Over TCP no password-less logon is possible: then how is UNASKED too.
+    """
+    where = endpoint.parse(server, "soap")
+    if not where.path:
+        return talk.Seen(UNASKED, "%s: can't be asked without a password over TCP; set server_socket to "
+                         "file:///run/kopano/server.sock" % server)
+    return guarded(folder, server, lambda: talk.run([(where, soap.deep)], deadline, local_only=False)[0],
+                   deadline, recovered)
+
+
+def reach(folder, server, deadline, ca_file=None, tls_verify=False):
+    """Whether the server can be reached the way a client daemon does: deeply over its socket, else by HEAD."""
+    where = endpoint.parse(server, "soap")
+    if where.path:
+        return deep(folder, server, deadline)
+    return talk.run([(where, soap.head)], deadline, local_only=False, ca_file=ca_file, tls_verify=tls_verify)[0]

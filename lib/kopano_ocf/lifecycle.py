@@ -1,0 +1,478 @@
+"""Start, stop and reload of a daemon.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import signal
+import time
+
+from kopano_ocf import backend, monitor, process, report, talk, verdict
+from kopano_ocf.verdict import Verdict
+
+UPGRADE_RECOGNISED = 5.0    # seconds a schema upgrade must last before start calls it a success
+KILL_AFTER = 5.0            # seconds from the second SIGTERM to SIGKILL
+PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
+_POLL = 0.05
+_PIPE_LIMIT = 65536
+
+
+# ---- start ---------------------------------------------------------------------------------------------------------
+
+def start(call, instance):
+    """0 once a following monitor says 0 or 190."""
+    refusal = _parameters(call)
+    if refusal:
+        return refusal
+    words = child = None
+    with instance.lock(call.deadline) as lock:
+        if lock.busy:
+            return Verdict(verdict.GENERIC, "another action on this daemon does not end; see who holds %s" % lock.path)
+        found = instance.find()
+        if found.main is None and found.orphans:
+            return verdict.of_process(found)
+        if found.main is not None and not found.main.dead:
+            if found.main.frozen:
+                return verdict.of_process(found)
+        else:
+            child, words, refusal = _launch(call, instance)
+            if refusal:
+                return refusal
+    try:
+        return _until_serving(call, instance, child, words)
+    finally:
+        if words:
+            words.close()
+
+
+def _parameters(call):
+    """What is wrong with the parameters in themselves: 6; without psutil: 5; else None."""
+    process.site_packages()
+    try:
+        import psutil  # noqa: F401  pylint: disable=unused-import
+    except ImportError:
+        return Verdict(verdict.INSTALLED, "the Python module psutil is missing; install the package python3-psutil")
+    from kopano_ocf import validate
+    for finding in validate.validate(call.agent, call, 0):
+        if finding.severity == "ERROR":
+            return Verdict(finding.code, finding.text)
+        call.note(finding.text)
+    return None
+
+
+def _launch(call, instance):
+    """Start the daemon: (Popen, LastWords, None) or (None, None, Verdict)."""
+    from kopano_ocf import kopano_cfg
+    executable = instance.identity.executable()
+    if executable is None:
+        return None, None, Verdict(verdict.INSTALLED, "%s: no such executable; is Kopano installed on this node?"
+                                   % call.value("binary"))
+    words = call.agent.foreground + ["-c", instance.config] + _split(call.value("options"))
+    environment = _environment(call.env)
+    try:
+        settings = kopano_cfg.Settings(call.agent.name, _accepted(call, instance, executable), instance.config,
+                                       environment)
+        where = settings.endpoints()
+        server = str(settings.server()) if call.agent.name != "server" else None
+    except kopano_cfg.ConfigError as err:
+        return None, None, Verdict(verdict.INSTALLED, str(err))
+    _make_directories(call, settings, where)
+    taken = _taken(where)
+    if taken:
+        return None, None, Verdict(verdict.GENERIC, taken)
+    last = LastWords(settings.get("log_file"))
+    import subprocess
+    try:
+        child = subprocess.Popen([executable] + words, stdin=subprocess.DEVNULL, stdout=last.writer,
+                                 stderr=last.writer, cwd="/", env=environment, start_new_session=True, close_fds=True)
+    except (OSError, ValueError) as err:
+        last.close()
+        return None, None, Verdict(verdict.INSTALLED, "%s can't be executed: %s" % (executable, err))
+    last.started()
+    born = process.look(child.pid)
+    if born is not None:
+        instance.remember(born, where, server)
+    return child, last, None
+
+
+def _accepted(call, instance, executable):
+    """The settings in the daemon's own words; by our own parser when it is too old to be asked.
+
+    Raises kopano_cfg.ConfigError when there is no file or the daemon rejects it.
+    """
+    from kopano_ocf import kopano_cfg
+    own = kopano_cfg.read(instance.config)
+    until = min(call.deadline, time.monotonic() + 10)
+    try:
+        return kopano_cfg.dump(executable, instance.config, [word for word in call.agent.foreground if word == "-l"],
+                               until)
+    except kopano_cfg.Unasked:
+        return own
+
+
+def _split(text):
+    import shlex
+    try:
+        return shlex.split(text or "")
+    except ValueError:
+        return []                           # refused before, by the check of parameters
+
+
+def _environment(env):
+    """What the daemon inherits: no variables of the cluster, and a UTF-8 locale."""
+    own = ("OCF_", "__OCF", "HA_", "PCMK_", "CRM_", "PYTHON")
+    clean = dict((name, value) for name, value in env.items() if not name.startswith(own))
+    clean["PATH"] = clean.get("PATH") or "/usr/sbin:/usr/bin:/sbin:/bin"
+    if "UTF" not in (clean.get("LC_ALL") or clean.get("LC_CTYPE") or clean.get("LANG") or "").upper():
+        clean["LC_ALL"] = "C.UTF-8"
+    return clean
+
+
+def _make_directories(call, settings, where):
+    """What a reboot took away: directories of pid file and sockets, owned by the daemon's user."""
+    import pwd
+    import grp
+    try:
+        uid = pwd.getpwnam(settings.run_as_user).pw_uid if settings.run_as_user else 0
+        gid = grp.getgrnam(settings.run_as_group).gr_gid if settings.run_as_group else 0
+    except KeyError:
+        return                              # the daemon says so itself
+    files = [entry.path for entry in where if entry.path] + [settings.pid_file or "", "/run/kopano/-"]
+    for folder in sorted(set(os.path.dirname(os.path.realpath(path)) for path in files if path)):
+        if os.path.lexists(folder):
+            continue
+        parent = os.path.dirname(folder)
+        # below a directory that others can write, what we make could be exchanged before it is given away
+        seen = os.stat(parent) if os.path.isdir(parent) else None
+        if seen is None or seen.st_uid != 0 or seen.st_mode & 0o022:
+            continue
+        try:
+            os.mkdir(folder, 0o775)
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchown(fd, uid, gid)
+                os.fchmod(fd, 0o775)
+            finally:
+                os.close(fd)
+            call.note("made %s, which was missing" % folder)
+        except OSError as err:
+            call.note("%s is missing and can't be made: %s" % (folder, err.strerror))
+
+
+def _taken(where):
+    """Who listens already where the daemon is going to, in words; "" when nobody does.
+
+    A second kopano-server would steal the first one's socket file without a word.
+    """
+    for entry in where:
+        owners = process.listener_of(entry.host, entry.port, entry.path)
+        if owners:
+            return "%s is taken by process %d (%s); stop it or change the configuration" % (
+                entry, owners[0].pid, owners[0].comm)
+    return ""
+
+
+class LastWords:
+    """What a daemon prints while it starts.
+
+    Its stdout and stderr are one pipe that it holds at both ends, without blocking: we read from it as long as
+    we like and then let go; what it prints later stays in the kernel's 64 kB or is dropped.  It can neither fill
+    a file, nor block, nor be killed by SIGPIPE.
+    """
+
+    def __init__(self, log_file=""):
+        self.reader, writer = os.pipe()
+        self.writer = os.open("/proc/self/fd/%d" % writer, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.close(writer)
+        os.set_blocking(self.reader, False)
+        self.log_file = log_file if log_file.startswith("/") else ""
+        self.offset = self._size()
+
+    def _size(self):
+        try:
+            return os.stat(self.log_file).st_size if self.log_file else 0
+        except OSError:
+            return 0
+
+    def started(self):
+        """The daemon has its own copy of the pipe now."""
+        os.close(self.writer)
+        self.writer = -1
+
+    def read(self):
+        """The last three lines printed, or, if there are none, written to its log since then; one line."""
+        data = b""
+        while len(data) < _PIPE_LIMIT:
+            try:
+                piece = os.read(self.reader, 8192)
+            except OSError:
+                break
+            if not piece:
+                break
+            data += piece
+        lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+        return report.one_line(" / ".join((lines or self._logged())[-3:]), 500)
+
+    def _logged(self):
+        """Lines that its log file gained; a daemon such as dagent prints nothing but there."""
+        try:
+            fd = os.open(self.log_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            return []
+        try:
+            seen = os.fstat(fd)
+            if seen.st_mode & 0o170000 != 0o100000 or seen.st_size <= self.offset:
+                return []
+            data = os.pread(fd, 8192, max(self.offset, seen.st_size - 8192))
+        except OSError:
+            return []
+        finally:
+            os.close(fd)
+        return [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+
+    def close(self):
+        """Let go."""
+        for fd in (self.reader, self.writer):
+            if fd >= 0:
+                os.close(fd)
+        self.reader = self.writer = -1
+
+
+def _until_serving(call, instance, child, words):
+    """Wait until a monitor would say 0 or 190; a dead child is an error at once."""
+    begun = time.monotonic()
+    partly_since = None
+    seen = Verdict(verdict.GENERIC, "it does not serve yet")
+    while True:
+        found = instance.find()
+        if found.main is None or found.main.dead or (child is not None and child.poll() is not None):
+            if child is None or child.poll() is None or not _daemonized(instance):
+                return _died(call, instance, child, words)
+        main = instance.find().main
+        if main is not None and not main.dead:
+            now = time.monotonic()
+            if call.agent.name == "server" and now - begun > UPGRADE_RECOGNISED and instance.upgrading(main):
+                instance.save()
+                return Verdict(verdict.SUCCESS, "its database schema is being upgraded; it will serve after that")
+            seen = _serving(call, instance, main)
+            if seen.rc == verdict.SUCCESS:
+                instance.save()
+                return Verdict(verdict.SUCCESS, "process %d serves" % main.pid if child else "it was running already")
+            if seen.rc == verdict.DEGRADED:
+                partly_since = partly_since or now
+                if now - partly_since >= (PARTLY_FOR if seen.words.startswith("partly") else 0.0):
+                    instance.save()
+                    return Verdict(verdict.SUCCESS, "degraded: " + seen.words)
+            else:
+                partly_since = None
+        if call.left() <= call.reserve:
+            return _late(call, instance, main, seen)
+        time.sleep(min(_POLL, call.left()))
+
+
+def _daemonized(instance):
+    """Whether the command handed over to another process (possible only with `options` that make it do so)."""
+    return instance.find().main is not None
+
+
+def _serving(call, instance, main):
+    """A short monitor at depth 10, of which silence only means 'not yet'."""
+    watch = call.agent.watch
+    until = min(call.deadline, time.monotonic() + 1.0)
+    if watch == "portless":
+        settled = main.age() >= 1.0 or (main.age() >= 0.3 and main.threads() >= 2)
+        return verdict.GOOD if settled else Verdict(verdict.GENERIC, "it just began")
+    if watch == "dagent":
+        return monitor.dagent(call, instance, main) if monitor.listens_at(instance, main) else Verdict(
+            verdict.GENERIC, "it does not listen yet")
+    from kopano_ocf.probe import caldav, imap, pop3
+    probes = {"soap": monitor.soap_head, "imap": imap.noop, "pop3": pop3.capa, "caldav": caldav.options}
+    pairs = monitor.ask_local(call, instance, main, probes, until)
+    if any(seen.how == talk.FINE for _, seen in pairs):
+        instance.served()
+    result = verdict.of_endpoints(pairs)
+    if result.rc == verdict.DEGRADED:
+        return Verdict(verdict.DEGRADED, "partly: " + result.words)
+    return result
+
+
+def _late(call, instance, main, seen):
+    """Time is up: a server that waits for a database which is away is no failure that another node could mend."""
+    if call.agent.name == "server" and main is not None and not main.dead:
+        database = monitor.database(call, instance)
+        if database.how != talk.FINE:
+            instance.save()
+            return Verdict(verdict.SUCCESS, "degraded: it waits for its database: %s" % database.words)
+    return Verdict(verdict.GENERIC, "not serving after %d s: %s" % (int(call.timeout), seen.words))
+
+
+def _died(call, instance, child, words):
+    code = child.poll() if child is not None else None
+    said = words.read() if words else ""
+    where = [entry for entry in instance.configured()]
+    instance.forget()
+    taken = _taken(where)
+    text = "kopano-%s ended while starting" % call.agent.name
+    if code is not None:
+        text += " (signal %d)" % -code if code < 0 else " (exit code %d)" % code
+    if taken:
+        text += ": " + taken
+    if said:
+        text += "; its last words: " + said
+    return Verdict(verdict.GENERIC, text)
+
+
+# ---- stop ----------------------------------------------------------------------------------------------------------
+
+class _Steps:
+    """When stop presses on, in seconds after the first SIGTERM."""
+
+    def __init__(self, call):
+        escalate = float(call.value("stop_escalate"))
+        available = call.left()
+        need = escalate + KILL_AFTER + 1.0
+        self.short = available < need
+        scale = min(1.0, available / need)
+        self.second, self.kill = escalate * scale, (escalate + KILL_AFTER) * scale
+        self.end = available
+
+
+def stop(call, instance):
+    """0 once no process of this instance is left."""
+    if call.agent.parameter("listen") is not None and call.agent.name == "server":
+        for entry in instance.endpoints_known():
+            if entry.path:
+                backend.clear(instance.folder, str(entry))
+    with instance.lock(min(call.deadline, time.monotonic() + 2.0)):
+        found = instance.find()
+        if found.main is None and not found.orphans:
+            instance.forget()
+            return Verdict(verdict.SUCCESS, "")
+    result = _end(call, instance, found)
+    if result.rc == verdict.SUCCESS:
+        instance.forget()
+    return result
+
+
+def _end(call, instance, found):
+    steps = _Steps(call)
+    begun = time.monotonic()
+    members = _members(found)
+    upgrading = (call.agent.name == "server" and found.main is not None and instance.upgrading(found.main))
+    if steps.short and not upgrading:
+        call.note("op stop timeout=%ds is too short for kopano-%s to finish its clients; advised are %ds"
+                  % (call.timeout, call.agent.name, max(call.agent.timeout("stop"),
+                                                        int(call.value("stop_escalate") + KILL_AFTER) + 5)))
+    instance.put("stopping", "1")
+    instance.save()
+    targets = [found.main] if found.main is not None else found.orphans
+    _signal(targets, signal.SIGTERM)
+    # one that was frozen takes its SIGTERM only when it runs again
+    _signal([entry for entry in targets if entry.frozen], signal.SIGCONT)
+    second = killed = False
+    while True:
+        left = [entry for entry in members if entry.alive]
+        if not left:
+            # whatever was born meanwhile, or lost its parent, is ours too
+            again = instance.find_all()
+            if not again.main and not again.orphans:
+                return Verdict(verdict.SUCCESS, "ended after %.1f s" % (time.monotonic() - begun))
+            members = left = _members(again)
+            if not left:
+                return Verdict(verdict.SUCCESS, "")
+        after = time.monotonic() - begun
+        if upgrading and found.main.alive:
+            if call.timeout - (call.timeout_used()) <= 5.0:
+                return Verdict(verdict.GENERIC, "process %d is upgrading its database schema and must not be killed; "
+                               "raise op stop timeout, or wait and try again" % found.main.pid)
+            time.sleep(_POLL)
+            continue
+        pressed = [entry for entry in left if not process.is_sending(entry)]
+        if not second and after >= steps.second:
+            second = True
+            members = _grown(members, found)
+            _signal(pressed, signal.SIGTERM)
+        elif not killed and after >= steps.kill:
+            killed = True
+            members = _grown(members, found)
+            _signal(pressed, signal.SIGKILL)
+            if pressed:
+                call.note("killed %s" % " ".join(str(entry.pid) for entry in pressed))
+        elif killed and pressed and after >= steps.kill:
+            _signal(pressed, signal.SIGKILL)    # born after the first one
+        if call.left() <= 0.0:
+            return _remains(call, left)
+        if call.left() <= 0.3 and left:
+            call.note("time is up: killed %s" % " ".join(str(entry.pid) for entry in left))
+            _signal(left, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _members(found):
+    """The processes to be ended: the daemon, all below it and in its session, and what a dead one left."""
+    members = []
+    for entry in ([found.main] if found.main is not None else []) + found.orphans:
+        members.append(entry)
+        members += process.family(entry)
+    seen, unique = set(), []
+    for entry in members:
+        if (entry.pid, entry.start) not in seen:
+            seen.add((entry.pid, entry.start))
+            unique.append(entry)
+    return unique
+
+
+def _grown(members, found):
+    """The members, with children born since."""
+    known = set((entry.pid, entry.start) for entry in members)
+    return members + [entry for entry in _members(found) if (entry.pid, entry.start) not in known]
+
+
+def _signal(targets, number):
+    for entry in targets:
+        try:
+            process.send(entry, number)
+        except PermissionError:
+            pass                            # seen by the caller: it stays
+
+
+def _remains(call, left):
+    time.sleep(0.1)
+    left = [entry for entry in left if entry.alive]
+    if not left:
+        return Verdict(verdict.SUCCESS, "")
+    return Verdict(verdict.GENERIC, "still there in spite of SIGKILL: %s" % ", ".join(
+        "process %d (%s, state %s)" % (entry.pid, entry.comm, (entry.again() or entry).state) for entry in left))
+
+
+# ---- reload --------------------------------------------------------------------------------------------------------
+
+def reload(call, instance):
+    """HUP: the daemon reads its configuration and reopens its log; never before it serves or while it stops."""
+    found = instance.find()
+    refusal = verdict.of_process(found)
+    if refusal is not None:
+        return Verdict(verdict.GENERIC if refusal.rc == verdict.NOT_RUNNING else refusal.rc, refusal.words)
+    if instance.get("stopping"):
+        return Verdict(verdict.GENERIC, "not reloaded: it is being stopped")
+    if call.agent.watch == "dagent":
+        ready = monitor.listens_at(instance, found.main)
+    elif call.agent.watch == "portless":
+        ready = found.main.age() >= 2.0
+    else:
+        ready = _serving(call, instance, found.main).rc in (verdict.SUCCESS, verdict.DEGRADED)
+    if not ready:
+        return Verdict(verdict.GENERIC, "not reloaded: it does not serve yet, and a HUP now could kill it")
+    if not process.send(found.main, signal.SIGHUP):
+        return Verdict(verdict.GENERIC, "process %d ended" % found.main.pid)
+    instance.put("file", instance.signature())
+    instance.save()
+    return Verdict(verdict.SUCCESS, "process %d reads its configuration again" % found.main.pid)
+
+
+def reload_agent(call, instance):
+    """New values of reloadable parameters: they are read at each action anyway."""
+    found = instance.find()
+    refusal = verdict.of_process(found)
+    if refusal is not None:
+        return refusal
+    return verdict.GOOD

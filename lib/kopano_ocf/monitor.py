@@ -1,0 +1,294 @@
+"""The way of one monitor: find the process, ask it, weigh the answers.
+
+Each daemon is watched in one of four ways; a way is a function of the call, its
+instance and the living process, and returns a Verdict.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import time
+
+from kopano_ocf import backend, endpoint, talk, verdict
+
+# Spooler and monitor: nothing to connect to.  Gateway and ical: ask what every client asks first.
+
+
+def look(call, instance):
+    """Verdict on the instance at the depth that the call asks for."""
+    found = instance.find()
+    first = verdict.of_process(found)
+    if found.main is not None:
+        call.step("process %d (%s), state %s" % (found.main.pid, found.main.comm, found.main.state))
+    if first is None and call.depth >= 10:
+        first = _WAYS[call.agent.watch](call, instance, found.main)
+        # what was asked may have died meanwhile: then that is the news
+        if first.rc not in (verdict.SUCCESS, verdict.DEGRADED):
+            first = _still_there(found.main) or first
+    if found.main is not None:
+        _configuration_changed(call, instance)
+        instance.save()
+    return first or verdict.GOOD
+
+
+def _still_there(main):
+    now = main.again()
+    if now is None:
+        return verdict.Verdict(verdict.NOT_RUNNING, "process %d ended during the check" % main.pid)
+    return None
+
+
+def _configuration_changed(call, instance):
+    """Say once that the file is not any more what the process was started with."""
+    now = instance.signature()
+    if instance.get("file") and now not in (instance.get("file"), instance.get("noted")):
+        instance.put("noted", now)
+        call.note("%s changed since the daemon was started; monitoring goes on with what it was started with"
+                  % instance.config)
+
+
+def ask(call, where, probe, deadline, local_only=True):
+    """Probe endpoints: [(Endpoint, Seen)]; probe is a function, or a dict of them by protocol."""
+    pairs = [(entry, probe[entry.protocol] if isinstance(probe, dict) else probe) for entry in where]
+    seen = talk.run(pairs, deadline, local_only=local_only, ca_file=call.value("ca_file") or None,
+                    tls_verify=bool(call.value("tls_verify")))
+    result = list(zip(where, seen))
+    for entry, answer in result:
+        call.step("%s: %s" % (entry, answer.words), answer.took)
+    return result
+
+
+def ask_local(call, instance, main, probe, deadline):
+    """Probe all endpoints of the daemon.
+
+    A listener bound to a network device other than lo can't be reached from its own host;
+    of such a one only the listening socket is looked at.
+    """
+    where = instance.endpoints(main)
+    far = [entry for entry in where if entry.device not in ("", "lo")]
+    pairs = ask(call, [entry for entry in where if entry not in far], probe, deadline)
+    if far:
+        from kopano_ocf import process
+        ports = set(port for _, port in process.listening(main)[0])
+        for entry in far:
+            how, words = (talk.FINE, "listens") if entry.port in ports else (talk.REFUSED, "nothing listens")
+            pairs.append((entry, talk.Seen(how, words)))
+    return pairs
+
+
+# ---- server --------------------------------------------------------------------------------------------------------
+
+def server(call, instance, main):
+    """kopano-server: HEAD on every endpoint; at depth 20 logon, getStore, logoff over its socket."""
+    early = call.deadline - call.reserve
+    if not instance.get("served"):
+        # a schema upgrade is recognised without waiting out the whole timeout
+        pairs = ask_local(call, instance, main, soap_head, min(early, time.monotonic() + 1.0))
+        if verdict.silent(pairs) and instance.upgrading(main):
+            return verdict.Verdict(verdict.DEGRADED, "process %d is upgrading its database schema" % main.pid)
+        if verdict.silent(pairs):
+            pairs = ask_local(call, instance, main, soap_head, early)
+    else:
+        pairs = ask_local(call, instance, main, soap_head, early)
+    if any(seen.how == talk.FINE for _, seen in pairs):
+        instance.served()
+    result = verdict.of_endpoints(pairs)
+    if verdict.silent(pairs):
+        return _blame(call, instance, "looks10", result.words)
+    instance.put("looks10", None)
+    socket = _socket(instance, main)
+    if socket:
+        age = backend.pending(backend.marker(instance.folder, str(socket)))
+        if age is not None and call.depth < 20 and database(call, instance).how == talk.FINE:
+            backend.clear(instance.folder, str(socket))
+    if call.depth >= 20 and result.rc in (verdict.SUCCESS, verdict.DEGRADED):
+        deep = _deep(call, instance, socket, early)
+        if deep.rc != verdict.SUCCESS:
+            return deep
+    return result
+
+
+def soap_head(wire):
+    """HEAD of the SOAP probe; a name of its own keeps the probes' table below in one place."""
+    from kopano_ocf.probe import soap
+    return soap.head(wire)
+
+
+def _socket(instance, main):
+    for entry in instance.endpoints(main):
+        if entry.path:
+            return entry
+    return None
+
+
+def _deep(call, instance, socket, deadline):
+    if socket is None:
+        call.step("no unix socket: no deep check is possible")
+        return verdict.GOOD
+    asked = []
+
+    def recovered():
+        asked.append(database(call, instance))
+        return asked[-1].how == talk.FINE
+
+    seen = backend.deep(instance.folder, str(socket), deadline, recovered)
+    call.step("deep check of %s: %s" % (socket, seen.words), seen.took)
+    if seen.how == talk.FINE:
+        instance.put("looks20", None)
+        return verdict.GOOD
+    if seen.how in (backend.UNASKED, talk.DENIED):
+        words = seen.words + ("; database: %s" % asked[-1].words if asked else "")
+        return verdict.Verdict(verdict.DEGRADED, words)
+    return _blame(call, instance, "looks20", "deep check of %s: %s" % (socket, seen.words))
+
+
+def _blame(call, instance, counter, words):
+    """Server or database?  Ask the database as server.cfg does."""
+    result, looks = verdict.of_server(words, database(call, instance), int(instance.number(counter)))
+    instance.put(counter, looks or None)
+    return result
+
+
+def database(call, instance):
+    """Seen of asking the server's database with what the configuration file says."""
+    from kopano_ocf import kopano_cfg
+    from kopano_ocf.probe import mysql
+    settings = instance.settings()
+    if settings is None:
+        # without it nobody can tell whose fault it is; and then a restart could not work either
+        return talk.Seen(talk.UNREACHABLE, "can't be asked, %s is not readable" % instance.config)
+    try:
+        seen = mysql.ask(settings.database(), call.deadline)
+    except kopano_cfg.ConfigError as err:
+        return talk.Seen(talk.UNREACHABLE, "can't be asked: %s" % err)
+    call.step("database: %s" % seen.words, seen.took)
+    return seen
+
+
+# ---- dagent --------------------------------------------------------------------------------------------------------
+
+def dagent(call, instance, main):
+    """kopano-dagent: its greeting, but only after a good deep check of its server.
+
+    Every connection that it answers with 421 costs it one of 20 slots for ever.
+    """
+    behind = instance.server()
+    early = call.deadline - call.reserve
+    deep = backend.deep(instance.folder, behind, early)
+    call.step("server: %s" % deep.words, deep.took)
+    if deep.how != talk.FINE:
+        if not listens_at(instance, main):
+            return verdict.Verdict(verdict.GENERIC, "it does not listen any more")
+        return verdict.of_dependency(deep)
+    from kopano_ocf.probe import lmtp
+    pairs = ask_local(call, instance, main, lmtp.greeting, early)
+    again = None
+    if verdict.of_endpoints(pairs).rc != verdict.SUCCESS:
+        again = backend.deep(instance.folder, behind, call.deadline)
+    return verdict.of_dagent(pairs, again)
+
+
+def listens_at(instance, main):
+    """Whether the daemon's listening sockets are there; looked at without connecting."""
+    from kopano_ocf import process
+    tcp, unix = process.listening(main)
+    ports = set(port for _, port in tcp)
+    return any(entry.port in ports or entry.path in unix for entry in instance.endpoints(main))
+
+
+# ---- gateway, ical -------------------------------------------------------------------------------------------------
+
+def mailbox(call, instance, main):
+    """kopano-gateway and kopano-ical: what clients ask first; at depth 20 their server, and a test login."""
+    from kopano_ocf.probe import caldav, imap, pop3
+    shallow = {"imap": imap.noop, "pop3": pop3.capa, "caldav": caldav.options}
+    pairs = ask_local(call, instance, main, shallow, call.deadline)
+    result = verdict.of_endpoints(pairs)
+    if call.depth < 20 or result.rc not in (verdict.SUCCESS, verdict.DEGRADED):
+        return result
+    behind = instance.server()
+    seen = backend.reach(instance.folder, behind, call.deadline)
+    call.step("server %s: %s" % (behind, seen.words), seen.took)
+    if seen.how != talk.FINE:
+        return verdict.of_dependency(seen)
+    fine = [entry for entry, answer in pairs if answer.how == talk.FINE]
+    user = call.value("test_user")
+    if user and fine:
+        answer = _login(call, instance, behind, fine, user)
+        if answer.rc != verdict.SUCCESS:
+            return answer
+    return result
+
+
+def _login(call, instance, behind, fine, user):
+    """Log in to the test mailbox, and out, at one endpoint of each protocol."""
+    from kopano_ocf.probe import caldav, imap, pop3
+    try:
+        password = call.secret("test_password_file")
+    except ValueError as err:
+        return verdict.Verdict(verdict.DEGRADED, str(err))
+    logins = {"imap": imap.login, "pop3": pop3.login, "caldav": caldav.login}
+    chosen = dict((entry.protocol, entry) for entry in reversed(fine))
+    if not endpoint.parse(behind, "soap").path and backend.any_pending(instance.folder):
+        return verdict.Verdict(verdict.DEGRADED, "test login not tried: a check of the server is still unanswered")
+
+    def all_logins():
+        pairs = ask(call, list(chosen.values()),
+                    dict((name, lambda wire, probe=logins[name]: probe(wire, user, password)) for name in chosen),
+                    call.deadline)
+        bad = [seen for _, seen in pairs if seen.how != talk.FINE]
+        return (bad or [pairs[0][1]])[0]
+
+    seen = backend.guarded(instance.folder, behind, all_logins, call.deadline)
+    if seen.how == backend.UNASKED:
+        return verdict.Verdict(verdict.DEGRADED, seen.words)
+    return verdict.of_login(seen, talk.Seen(talk.FINE, ""))
+
+
+# ---- spooler, monitor ----------------------------------------------------------------------------------------------
+
+def portless(call, instance, main):
+    """kopano-spooler and kopano-monitor: threads that move; at depth 20 the spooler's sessions with its server."""
+    from kopano_ocf.probe import portless as threads
+    counters = ",".join("%d:%d" % entry for entry in sorted(threads.counters(main.pid).items()))
+    looks, seconds = instance.still(counters)
+    call.step("%d threads, unchanged for %d looks and %.0f s" % (main.threads(), looks, seconds))
+    frozen = verdict.of_counters(looks, seconds)
+    if frozen is not None:
+        # a daemon that waits for a hung server stands still too, and a restart would not help it
+        seen = backend.reach(instance.folder, instance.server(), call.deadline)
+        return frozen if seen.how == talk.FINE else verdict.of_dependency(seen)
+    if call.depth >= 20 and call.agent.name == "spooler":
+        return _sessions(call, instance, main)
+    return verdict.GOOD
+
+
+def _sessions(call, instance, main):
+    from kopano_ocf import state
+    from kopano_ocf.probe import portless as threads
+    behind = instance.server()
+    where = endpoint.parse(behind, "soap")
+    count = threads.sessions(main.pid, where.path or None, where.port or None)
+    call.step("%d sessions with %s" % (count, behind))
+    condemned = instance.path + ".sessions"     # outlives a restart: one may help, more won't
+    now = time.monotonic()
+    if count:
+        instance.put("without", None)
+        if instance.get("connected") != "1":
+            instance.put("connected", "1")
+            state.remove(condemned)
+        return verdict.GOOD
+    since = instance.number("without")
+    if not 0 < since <= now:
+        since = now
+        instance.put("without", "%.3f" % now)
+    if now - since <= verdict.SESSIONS_AFTER:
+        return verdict.GOOD
+    seen = backend.reach(instance.folder, behind, call.deadline)
+    call.step("server %s: %s" % (behind, seen.words), seen.took)
+    result = verdict.of_sessions(now - since, seen, bool(state.read(condemned)))
+    if result.rc == verdict.GENERIC:
+        instance.put("connected", None)
+        state.write(condemned, {"pid": main.pid, "start": main.start})
+    return result
+
+
+_WAYS = {"server": server, "dagent": dagent, "mailbox": mailbox, "portless": portless}

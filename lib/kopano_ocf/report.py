@@ -1,0 +1,97 @@
+"""What an agent says: exit reason, log line, words at a terminal.
+
+ocf.py is loaded only when there is something to log: it costs more than a whole
+good monitor.  Its handlers know no INFO and take Pacemaker's HA_debug=0 for a
+wish to debug, so the environment is put right before it is imported, and its
+absence or a log file that can't be written never stops an action.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import sys
+
+_PREFIX = "ocf-exit-reason:"
+_ocf = None
+
+
+def one_line(text, limit=800):
+    """Text from anywhere as one printable line, cut at `limit` characters."""
+    text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(text))
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[:limit - 4] + " ..."
+
+
+def _write(stream, line):
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except (OSError, ValueError, UnicodeError):
+        pass                                # nobody listens; the exit code still tells
+
+
+def ocf():
+    """ClusterLabs' ocf.py, or None on a node that lacks it (or where it can't be loaded)."""
+    global _ocf
+    if _ocf is None:
+        _ocf = _load() or False
+    return _ocf or None
+
+
+def _load():
+    env = os.environ
+    if env.get("HA_debug", "").strip() in ("", "0"):
+        env.pop("HA_debug", None)           # "0" is not 0 to ocf.py: it would log DEBUG
+    for name in ("HA_LOGFILE", "HA_DEBUGLOG"):
+        if name in env and not os.access(env[name] if os.path.exists(env[name])
+                                         else os.path.dirname(env[name]) or ".", os.W_OK):
+            del env[name]
+    folder = env.get("OCF_FUNCTIONS_DIR") or "%s/lib/heartbeat" % (env.get("OCF_ROOT") or "/usr/lib/ocf")
+    sys.path.append(folder)
+    try:
+        import ocf as found
+        import logging
+        if not found.log.handlers:
+            # else Python's last resort prints every warning a second time
+            found.log.addHandler(logging.NullHandler())
+        found.log.propagate = False
+        for handler in found.log.handlers:
+            if handler.level == logging.WARNING:
+                handler.setLevel(logging.INFO)
+        return found
+    except Exception:                       # pylint: disable=broad-except
+        return None
+    finally:
+        sys.path.remove(folder)
+
+
+def exit_reason(words, log=True):
+    """Tell Pacemaker why (crm_mon shows it), and the cluster log unless it knows already."""
+    words = one_line(words)
+    found = ocf() if log else None
+    if found:
+        found.ocf_exit_reason(words)
+    else:
+        _write(sys.stderr, os.environ.get("OCF_EXIT_REASON_PREFIX", _PREFIX) + words)
+
+
+def log(level, words):
+    """One line for the cluster log; level is "info", "warning" or "error"."""
+    found = ocf()
+    if found:
+        getattr(found.logger, level)(one_line(words))
+
+
+def say(words):
+    """One line for the person at the terminal."""
+    _write(sys.stderr, one_line(words))
+
+
+def output(text):
+    """What was asked for: meta-data, usage."""
+    try:
+        data = text.encode("utf-8", "replace")
+        while data:
+            data = data[os.write(1, data):]
+    except OSError:
+        return False
+    return True
