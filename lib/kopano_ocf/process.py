@@ -294,8 +294,8 @@ def main_and_orphans(found, known_pid=0):
             orphans.append(entry)
         elif entry.pid in (entry.session, known_pid):
             mains.append(entry)
-        elif entry.session == known_pid or look(entry.session) is None and entry.session:
-            orphans.append(entry)
+        elif entry.session and (entry.session == known_pid or look(entry.session) is None):
+            orphans.append(entry)           # session 0: its leader is outside our pid namespace
         else:
             mains.append(entry)
     return (mains[0] if mains else None), orphans

@@ -491,7 +491,7 @@ class _Talk:
     def _flush(self):
         while self.sealed and not self.deaf:
             try:
-                del self.sealed[:self.sock.send(self.sealed)]
+                del self.sealed[:self.sock.send(self.sealed, _socket.MSG_NOSIGNAL)]
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
