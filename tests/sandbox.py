@@ -65,8 +65,12 @@ def missing():
     return "namespaces can't be made here: %s" % os.strerror(code) if code else ""
 
 
-def main(command):
-    """Runs `command` (a list of words) in a new sandbox and returns its exit code."""
+def main(command, session=True):
+    """Runs `command` (a list of words) in a new sandbox and returns its exit code.
+
+    session  whether it leads a session of its own, as on a real machine. A shell at a terminal can't: it would
+             lose its job control. (A session led from outside has no number in here: getsid() says 0.)
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     # no sandbox outlives the one who asked for it, however that one ended
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -74,17 +78,21 @@ def main(command):
     parent = os.getpid()
     init = os.fork()
     if init:
-        return _wait_for(init)
+        return _wait_for(init, session)
     code = 1
     try:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if _parent_is_gone(parent):
             os._exit(1)
+        if session:
+            os.setsid()
         _furnish()
         child = os.fork()
         if child == 0:
+            if session:
+                os.setsid()
             _become(command, before)
-        code = _wait_for(child)
+        code = _wait_for(child, session)
     except OSError as err:
         sys.stderr.write("sandbox: %s\n" % err)
     except BaseException:       # not a word of it would be seen otherwise
@@ -100,7 +108,7 @@ def _parent_is_gone(parent):
         return int(stat.read().rpartition(")")[2].split()[1]) != parent
 
 
-def _wait_for(child):
+def _wait_for(child, session):
     """Reaps whatever ends and passes signals on, until `child` has ended; returns its exit code."""
     while True:
         info = signal.sigwaitinfo(WATCHED)
@@ -108,7 +116,8 @@ def _wait_for(child):
             for pid, status in iter(_reap, (0, 0)):
                 if pid == child:
                     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-        elif info.si_code <= 0:     # sent by a process; the terminal's (Ctrl-C) reach the child by themselves
+        elif session or info.si_code <= 0:
+            # what the terminal sends (Ctrl-C) reaches a child of the same session by itself
             os.kill(child, info.si_signo)
 
 
@@ -244,6 +253,8 @@ def _check(result, what):
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:] or [os.environ.get("SHELL") or "/bin/sh"]))
+        if sys.argv[1:]:
+            sys.exit(main(sys.argv[1:]))
+        sys.exit(main([os.environ.get("SHELL") or "/bin/sh"], session=False))
     except OSError as problem:
         sys.exit("sandbox: %s" % problem)

@@ -664,6 +664,21 @@ def server_url(text):
     return Endpoint("soap", scheme == "https", host, port or (443 if scheme == "https" else 80), device=device)
 
 
+def default_server(path):
+    # type: (str) -> Endpoint
+    """The kopano-server that WebApp talks to: DEFAULT_SERVER in its config.php. Raises ConfigError."""
+    from kopano_ocf import foreign
+    text = foreign.php_constants(contents(path).decode("utf-8", "surrogateescape")).get("DEFAULT_SERVER", "")
+    remedy = "write it as define(\"DEFAULT_SERVER\", \"default:\"); or \"http://ADDRESS:236/kopano\""
+    if not text:
+        wrong = "DEFAULT_SERVER is %s" % ("no plain string" if text is None else "not defined")
+        raise ConfigError(path, "", "", wrong, remedy)
+    try:
+        return server_url(text)
+    except ValueError as err:
+        raise ConfigError(path, "DEFAULT_SERVER", text, str(err), remedy)
+
+
 def _without_aliases(values):
     # type: (Dict[str, str]) -> Dict[str, str]
     aliases = {"server_port": "server_tcp_port", "unix_socket": "server_pipe_name"}

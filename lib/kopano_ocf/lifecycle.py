@@ -12,6 +12,7 @@ from kopano_ocf.verdict import Verdict
 UPGRADE_RECOGNISED = 5.0    # seconds a schema upgrade must last before start calls it a success
 KILL_AFTER = 5.0            # seconds from the second SIGTERM to SIGKILL
 PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
+SLICE = 2.0                 # seconds that a question waits before the daemon itself is looked at again
 _POLL = 0.05
 _PIPE_LIMIT = 65536
 
@@ -276,17 +277,27 @@ def _daemonized(instance):
 
 def _serving(call, instance, main):
     """A short monitor at depth 10, of which silence only means 'not yet'."""
+    kept = call.deadline, call.by_hand
+    call.deadline = min(call.deadline, time.monotonic() + SLICE)
+    call.by_hand = False
+    try:
+        return _short_look(call, instance, main)
+    finally:
+        call.deadline, call.by_hand = kept
+
+
+def _short_look(call, instance, main):
     watch = call.agent.watch
-    until = min(call.deadline, time.monotonic() + 1.0)
     if watch == "portless":
-        settled = main.age() >= 1.0 or (main.age() >= 0.3 and main.threads() >= 2)
-        return verdict.GOOD if settled else Verdict(verdict.GENERIC, "it just began")
+        # its signal handlers come last: after the change of user and the look for a second instance
+        settled = main.catches(signal.SIGTERM) and main.age() >= 0.2
+        return verdict.GOOD if settled else Verdict(verdict.GENERIC, "it is not set up yet")
     if watch == "dagent":
         return monitor.dagent(call, instance, main) if monitor.listens_at(instance, main) else Verdict(
             verdict.GENERIC, "it does not listen yet")
     from kopano_ocf.probe import caldav, imap, pop3
     probes = {"soap": monitor.soap_head, "imap": imap.noop, "pop3": pop3.capa, "caldav": caldav.options}
-    pairs = monitor.ask_local(call, instance, main, probes, until)
+    pairs = monitor.ask_local(call, instance, main, probes, call.deadline)
     if any(seen.how == talk.FINE for _, seen in pairs):
         instance.served()
     result = verdict.of_endpoints(pairs)
@@ -457,10 +468,10 @@ def reload(call, instance):
     if call.agent.watch == "dagent":
         ready = monitor.listens_at(instance, found.main)
     elif call.agent.watch == "portless":
-        ready = found.main.age() >= 2.0
+        ready = True
     else:
         ready = _serving(call, instance, found.main).rc in (verdict.SUCCESS, verdict.DEGRADED)
-    if not ready:
+    if not ready or not found.main.catches(signal.SIGHUP):
         return Verdict(verdict.GENERIC, "not reloaded: it does not serve yet, and a HUP now could kill it")
     if not process.send(found.main, signal.SIGHUP):
         return Verdict(verdict.GENERIC, "process %d ended" % found.main.pid)

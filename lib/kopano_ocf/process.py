@@ -135,6 +135,16 @@ class Process:
                 pass
         return found
 
+    def catches(self, number):
+        """Whether it has a handler for this signal; before, most signals just kill it."""
+        try:
+            for line in _slurp("%s/%d/status" % (PROC, self.pid)).split(b"\n"):
+                if line.startswith(b"SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+        except (OSError, ValueError, IndexError):
+            pass
+        return False
+
     def threads(self):
         """Number of its threads; 0 when it is gone."""
         try:

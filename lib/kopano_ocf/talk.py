@@ -11,6 +11,11 @@ import os
 import select
 import time
 
+MYPY = False
+if MYPY:
+    from typing import Any, Callable, Dict, Generator, List, Optional, Tuple  # noqa: F401
+    from kopano_ocf.endpoint import Endpoint  # noqa: F401
+
 FINE = "fine"                   # answered as a healthy service does
 REFUSED = "refused"             # nobody listens there
 SILENT = "silent"               # the deadline passed first
@@ -39,7 +44,7 @@ class Seen:
     __slots__ = ("how", "words", "took", "data")
 
     def __init__(self, how, words, took=0.0, data=None):
-        # type: (str, str, float, dict) -> None
+        # type: (str, str, float, Optional[Dict[str, Any]]) -> None
         self.how, self.words, self.took, self.data = how, words, took, data
 
     def __repr__(self):
@@ -75,8 +80,8 @@ class Wire:
     def __init__(self):
         # type: () -> None
         self.waiting_for = "an answer"
-        self.data = None
-        self.verdict = None
+        self.data = None            # type: Optional[Dict[str, Any]]
+        self.verdict = None         # type: Optional[Seen]
         self.secret = False
         self.inbox, self.outbox = bytearray(), bytearray()
         self.heard = 0
@@ -151,8 +156,10 @@ class Wire:
         if self.heard > LIMIT:
             raise Nonsense("%s expected, endless data came" % what)
         if self.ended:
-            raise Closed("connection %s while waiting for %s, %d bytes had come%s" % (
-                self.ended, what, self.heard, ": " + quote(self.inbox) if self.inbox and not self.secret else ""))
+            words = "connection %s while waiting for %s, %d bytes had come" % (self.ended, what, self.heard)
+            if self.inbox and not self.secret:
+                words += ": " + quote(self.inbox)
+            raise Closed(words)
         yield
 
 
@@ -182,37 +189,38 @@ class _Probing:
     def late(self, took):
         """The Seen of a probe whose time is over."""
         self._steps.close()
-        return self.wire.verdict or Seen(SILENT, "no answer within %.1f s: waited for %s, %d bytes had come" % (
-            took, self.wire.waiting_for, self.wire.heard), data=self.wire.data)
+        words = "no answer within %.1f s: waited for %s, %d bytes had come" % (
+            took, self.wire.waiting_for, self.wire.heard)
+        return self.wire.verdict or Seen(SILENT, words, data=self.wire.data)
 
 
 def feed(probe, chunks):
-    # type: (object, list) -> tuple
+    # type: (Callable[[Wire], Generator], List[Optional[bytes]]) -> Tuple[Seen, bytes]
     """Hold a conversation with a transcript: (Seen, everything the probe sent).
 
     chunks are the peer's bytes in the pieces they come in; b"" or the end of the list is its end of file,
-    None lets the deadline pass there.
+    at None the deadline passes.
     """
     probing = _Probing(probe)
     sent = bytearray()
-    chunks = iter(chunks)
+    coming = iter(chunks)
     while True:
         seen = probing.step()
         sent += probing.wire.outbox
         del probing.wire.outbox[:]
         if seen:
             return seen, bytes(sent)
-        chunk = next(chunks, b"")
+        chunk = next(coming, b"")
         if chunk is None:
             return probing.late(0), bytes(sent)
         probing.wire.give(chunk)
 
 
 def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False):
-    # type: (list, float, bool, str, bool) -> list
+    # type: (List[Tuple[Endpoint, Callable]], float, bool, Optional[str], bool) -> List[Seen]
     """Hold conversations with real services, all at once; their Seens in the same order.
 
-    conversations   [(Endpoint, probe)]: probe(wire) is a generator that returns a Seen, or words that say FINE
+    conversations   [(Endpoint, probe)]: probe(wire) is a generator that returns a Seen, or words for FINE
     deadline        time.monotonic() by which it returns, whatever the peers do
     local_only      an address that is not this host's own is NOT_HERE, and is not connected to
     ca_file         CA certificates, None: the system's
@@ -220,7 +228,7 @@ def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False
                     always judged, once everything else is fine
     """
     started = time.monotonic()
-    context = None
+    context = None      # type: Any
     if any(endpoint.tls for endpoint, _ in conversations):
         from kopano_ocf import tls
         try:
@@ -260,7 +268,7 @@ def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False
     finally:
         for talk in talks:
             talk.close()
-    return [talk.seen for talk in talks]
+    return [talk.seen for talk in talks if talk.seen]
 
 
 # Which failure of several addresses says most
@@ -268,7 +276,10 @@ _TELLING = (NOT_HERE, UNREACHABLE, REFUSED, SILENT)
 
 
 class _Talk:
-    """One conversation over a socket: resolve, connect, TLS, probe."""
+    """One conversation over a socket: resolve, connect, TLS, probe.
+
+    context     a context of tls, or why there is none
+    """
 
     def __init__(self, endpoint, probe, started, local_only, context):
         self.endpoint, self.local_only = endpoint, local_only
@@ -276,16 +287,17 @@ class _Talk:
         self.wire = self.probing.wire
         self.started = started
         self.context = context
-        self.seen = None
+        self.seen = None            # type: Optional[Seen]
         self.fd = -1
         self.again = 0.0            # monotonic time of the next attempt to connect, 0: none due
-        self.sock = None
+        self.sock = None            # type: Any
         self.connected = False
-        self.tls = None
-        self.resolver = None
-        self.places = []            # (family, socket address, device to bind to)
+        self.tls = None             # type: Any
+        self.resolver = None        # type: Any
+        # (family, socket address, device to bind to)
+        self.places = []            # type: List[Tuple[int, Any, str]]
         self.place = ""             # the one tried now, for people
-        self.failure = None
+        self.failure = None         # type: Optional[Seen]
         self.sealed = bytearray()   # bytes for the socket, after TLS where there is any
         self.deaf = False           # the peer takes nothing any more
 
@@ -303,11 +315,12 @@ class _Talk:
             hosts = ("127.0.0.1", "::1")
         elif hosts != (endpoint.host,):
             if endpoint.device not in ("", "lo"):
-                # A socket bound to a device hears what is sent to that device's own addresses, not to 127.0.0.1
+                # a socket bound to a device hears what is sent to that device's own addresses, no others
                 from kopano_ocf import address
                 hosts = address.of_device(endpoint.device)
                 if not hosts:
-                    return self._end(Seen(NOT_HERE, "device %s has no address on this host" % endpoint.device))
+                    return self._end(Seen(
+                        NOT_HERE, "device %s has no address on this host" % endpoint.device))
         else:
             from kopano_ocf import address
             if not address.family(endpoint.host):
@@ -446,13 +459,13 @@ class _Talk:
             return False
 
     def _resolved(self):
-        hosts, self.resolver, resolver = self.resolver.hosts, None, self.resolver
+        resolver, self.resolver = self.resolver, None
         self.fd = -1
         resolver.close()
-        if not hosts:
+        if not resolver.hosts:
             self._end(Seen(UNREACHABLE, "'%s': %s" % (self.endpoint.host, resolver.why)))
         else:
-            self._use(hosts)
+            self._use(resolver.hosts)
 
     def _hear(self):
         try:

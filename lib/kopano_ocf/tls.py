@@ -7,7 +7,11 @@ monitor.  Where _ssl is not as expected, ssl itself does the same work.
 
 import time
 
-import _ssl
+import _ssl  # type: ignore
+
+MYPY = False
+if MYPY:
+    from typing import Any, List, Optional, Tuple  # noqa: F401
 
 _PARTIAL_CHAIN = 0x80000    # X509_V_FLAG_PARTIAL_CHAIN: ca_file may hold just the server's own certificate
 
@@ -25,7 +29,7 @@ class Refused(Exception):
 
 
 def context(ca_file, verify):
-    # type: (str, bool) -> object
+    # type: (Optional[str], bool) -> Any
     """A client context, to be shared by the conversations of one run.
 
     verify      judge chain and host name, by ca_file or the system's CAs; else accept any certificate
@@ -43,13 +47,13 @@ def context(ca_file, verify):
 
 
 def _by_ssl(ca_file, verify):
-    # type: (str, bool) -> object
+    # type: (Optional[str], bool) -> Any
     import ssl
     return _set_up(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_file, verify, ssl.CERT_REQUIRED, ssl.CERT_NONE)
 
 
 def _set_up(made, ca_file, verify, required, none):
-    # type: (object, str, bool, int, int) -> object
+    # type: (Any, Optional[str], bool, int, int) -> Any
     if not verify:
         made.check_hostname = False
         made.verify_mode = none
@@ -81,11 +85,11 @@ class Session:
     """
 
     def __init__(self, made, name):
-        # type: (object, str) -> None
+        # type: (Any, Optional[str]) -> None
         self.established = False
         if hasattr(made, "wrap_bio"):
             import ssl
-            self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()      # type: Any, Any
             wrap = made.wrap_bio
         else:
             self._in, self._out = _ssl.MemoryBIO(), _ssl.MemoryBIO()
@@ -111,7 +115,7 @@ class Session:
     def take(self):
         # type: () -> bytes
         """Bytes to be sent to the peer now."""
-        return self._out.read()
+        return bytes(self._out.read())
 
     def shake(self):
         # type: () -> bool
@@ -128,7 +132,7 @@ class Session:
             return b""
         if not data:
             raise EOFError
-        return data
+        return bytes(data)
 
     def write(self, data):
         # type: (bytes) -> None
@@ -147,11 +151,11 @@ class Session:
         # type: () -> bytes
         """The peer's certificate as DER, b"" when it has shown none."""
         get = getattr(self._tls, "getpeercert", None) or self._tls.peer_certificate
-        return get(True) or b""
+        return bytes(get(True) or b"")
 
     @staticmethod
     def _call(what, *arguments):
-        # type: (object, *object) -> object
+        # type: (Any, *Any) -> Any
         try:
             return what(*arguments)
         except (_ssl.SSLWantReadError, _ssl.SSLWantWriteError):
@@ -178,12 +182,12 @@ _AGAIN = object()
 
 
 def dates(der):
-    # type: (bytes) -> tuple
+    # type: (bytes) -> Optional[Tuple[int, int]]
     """(notBefore, notAfter) of a certificate, in seconds since 1970; None when it can't be read."""
     try:
         # Certificate, and in it TBSCertificate: [version] serial signature issuer validity ...
         place = _field(der, _field(der, 0)[1])[1]
-        fields = []
+        fields = []     # type: List[Tuple[int, int, int]]
         while len(fields) < 5:
             fields.append(_field(der, place))
             place = fields[-1][2]
@@ -196,7 +200,7 @@ def dates(der):
 
 
 def _field(der, place):
-    # type: (bytes, int) -> tuple
+    # type: (bytes, int) -> Tuple[int, int, int]
     # (tag, where its content begins, where it ends)
     tag, size, place = der[place], der[place + 1], place + 2
     if size & 0x80:
@@ -209,7 +213,7 @@ def _field(der, place):
 
 
 def _time(der, field):
-    # type: (bytes, tuple) -> int
+    # type: (bytes, Tuple[int, int, int]) -> int
     # UTCTime YYMMDDHHMMSSZ or GeneralizedTime YYYYMMDDHHMMSSZ (RFC 5280 4.1.2.5)
     text = der[field[1]:field[2]].decode("ascii")
     if field[0] == 0x17:

@@ -3,6 +3,11 @@
 
 from kopano_ocf.talk import Closed, Nonsense
 
+MYPY = False
+if MYPY:
+    from typing import List, Tuple  # noqa: F401
+    from kopano_ocf.talk import Wire  # noqa: F401
+
 _HEADERS = 65536        # bytes of all header lines together
 _BODY = 1 << 19         # bytes of a body
 
@@ -18,7 +23,7 @@ class Response:
     __slots__ = ("status", "reason", "headers", "body")
 
     def __init__(self, status, reason, headers, body):
-        # type: (int, str, list, bytes) -> None
+        # type: (int, str, List[Tuple[str, str]], bytes) -> None
         self.status, self.reason, self.headers, self.body = status, reason, headers, body
 
     def header(self, name):
@@ -35,11 +40,11 @@ class Response:
 
 
 def request(wire, method, target, headers=(), body=b"", host="localhost"):
-    # type: (object, str, str, tuple, bytes, str) -> tuple
+    # type: (Wire, str, str, Tuple[Tuple[str, str], ...], bytes, str) -> None
     """Send a request; headers are (name, value) pairs of ASCII text."""
     lines = ["%s %s HTTP/1.1" % (method, target), "Host: " + host]
     lines += ["%s: %s" % pair for pair in headers]
-    return wire.send(("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body)
+    wire.send(("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body)
 
 
 def response(wire, what, head=False):
@@ -72,7 +77,7 @@ def _status(wire, what):
 
 
 def _headers(wire, what):
-    headers = []    # type: list
+    headers = []    # type: List[Tuple[str, str]]
     size = 0
     while True:
         line = yield from wire.line(what)
@@ -100,8 +105,8 @@ def _body(wire, what, found):
     if not lengths:
         return (yield from wire.rest(what, _BODY))
     length = lengths.pop()
-    if lengths or not (length.isdigit() and length.isascii() if hasattr(length, "isascii") else length.isdigit()) \
-            or len(length) > 15:
+    # digits of other scripts are none
+    if lengths or length.strip("0123456789") or len(length) > 15:
         raise Nonsense("%s has no sensible Content-Length" % what)
     if int(length) > _BODY:
         raise Nonsense("%s is announced with %s bytes" % (what, length))

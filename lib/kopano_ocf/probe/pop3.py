@@ -25,7 +25,8 @@ def login(wire, user, password):
 
     With the server down Kopano says [SYS/TEMP]; with its database down it refuses right passwords too.
     """
-    words = [word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in (user, password)]
+    words = [word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word
+             for word in (user, password)]
     if any(set(word) & {0, 10, 13} for word in words):
         wire.send(b"QUIT\r\n")
         return Seen(DENIED, "POP3 login not tried: a line break or NUL in user name or password")

@@ -4,6 +4,10 @@
 import os
 import sys
 
+MYPY = False
+if MYPY:
+    from typing import Dict, List, Optional, Tuple  # noqa: F401
+
 # linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST = 4, 20, 1
 _UDIAG_SHOW_NAME, _UDIAG_SHOW_PEER = 1, 4
@@ -12,7 +16,7 @@ _ESTABLISHED, _STREAM = 1, 1
 
 
 def sessions(pid, socket_path=None, tcp_port=None):
-    # type: (int, str, int) -> int
+    # type: (int, Optional[str], Optional[int]) -> int
     """How many established connections a process has to kopano-server's unix socket or TCP port.
 
     A healthy idle spooler has two, one for requests and one for notifications; one that has lost the server
@@ -27,17 +31,18 @@ def sessions(pid, socket_path=None, tcp_port=None):
         for table in ("tcp", "tcp6"):
             for words in _table(pid, table):
                 # sl local_address rem_address st ... inode
-                if len(words) > 9 and words[3] == "01" and words[2].rpartition(":")[2] == port and words[9] in inodes:
+                if len(words) > 9 and words[3] == "01" and words[9] in inodes \
+                        and words[2].rpartition(":")[2] == port:
                     count += 1
     return count
 
 
 def counters(pid):
-    # type: (int) -> dict
+    # type: (int) -> Dict[int, int]
     """Thread id -> how often it has given up the CPU of its own accord.
 
-    spooler's notification thread counts up once a second, monitor's scheduler every 5 s; a process whose counters
-    all stand still for over 65 s is frozen.  Raises OSError when the process is gone.
+    spooler's notification thread counts up once a second, monitor's scheduler every 5 s; a process whose
+    counters all stand still for over 65 s is frozen.  Raises OSError when the process is gone.
     """
     found = {}
     for tid in os.listdir("/proc/%d/task" % pid):
@@ -53,9 +58,9 @@ def counters(pid):
 
 
 def _sockets(pid):
-    # type: (int) -> dict
+    # type: (int) -> Dict[str, int]
     # inode -> lowest descriptor
-    found = {}      # type: dict
+    found = {}      # type: Dict[str, int]
     where = "/proc/%d/fd" % pid
     for fd in sorted(os.listdir(where), key=int):
         try:
@@ -68,7 +73,7 @@ def _sockets(pid):
 
 
 def _table(pid, name):
-    # type: (int, str) -> list
+    # type: (int, str) -> List[List[str]]
     try:
         with open("/proc/%d/net/%s" % (pid, name), errors="replace") as table:
             return [line.split() for line in table][1:]
@@ -78,7 +83,7 @@ def _table(pid, name):
 
 
 def _unix(pid, inodes, path):
-    # type: (int, dict, str) -> int
+    # type: (int, Dict[str, int], str) -> int
     wanted = os.path.realpath(path)
     try:
         ask = _Diag()
@@ -127,15 +132,15 @@ class _Diag:
         return self._ask(inode, _UDIAG_SHOW_NAME)[2].get(_UNIX_DIAG_NAME, b"").rstrip(b"\0")
 
     def _ask(self, inode, show):
-        # type: (int, int) -> tuple
+        # type: (int, int) -> Tuple[int, int, Dict[int, bytes]]
         def number(value, size=4):
             # type: (int, int) -> bytes
             return value.to_bytes(size, sys.byteorder)
 
         # struct unix_diag_req: family, protocol, pad, states, inode, show, cookie (all ones: any)
         request = b"\1\0\0\0" + number(0xffffffff) + number(inode) + number(show) + b"\xff" * 8
-        self._kernel.send(number(16 + len(request)) + number(_SOCK_DIAG_BY_FAMILY, 2) + number(_NLM_F_REQUEST, 2)
-                          + number(1) + bytes(4) + request)
+        self._kernel.send(number(16 + len(request)) + number(_SOCK_DIAG_BY_FAMILY, 2)
+                          + number(_NLM_F_REQUEST, 2) + number(1) + bytes(4) + request)
         answer = self._kernel.recv(8192)
         if answer[4:6] != number(_SOCK_DIAG_BY_FAMILY, 2):
             # NLMSG_ERROR: -ENOENT is said of what is no unix socket, or gone by now
@@ -144,11 +149,13 @@ class _Diag:
                 return 0, 0, {}
             raise OSError(code, os.strerror(code))
         # struct unix_diag_msg: family, type, state, pad, inode, cookie
-        attributes, place = {}, 16 + 16
+        attributes = {}     # type: Dict[int, bytes]
+        place = 16 + 16
         while place + 4 <= len(answer):
             size = int.from_bytes(answer[place:place + 2], sys.byteorder)
             if size < 4:
                 break
-            attributes[int.from_bytes(answer[place + 2:place + 4], sys.byteorder)] = answer[place + 4:place + size]
+            kind = int.from_bytes(answer[place + 2:place + 4], sys.byteorder)
+            attributes[kind] = answer[place + 4:place + size]
             place += size + 3 & ~3
         return answer[17], answer[18], attributes

@@ -4,7 +4,11 @@
 from kopano_ocf.probe import http
 from kopano_ocf.talk import CLOSED, DENIED, FINE, NONSENSE, UNAVAILABLE, Closed, Nonsense, Seen
 
-# mapi/include/mapicode.h and provider/include/kcore: KCERR_*
+MYPY = False
+if MYPY:
+    from typing import Optional  # noqa: F401
+
+# provider/include/kcore.hpp: KCERR_*
 _DATABASE_ERROR, _LOGON_FAILED, _END_OF_SESSION = 0x80000007, 0x80000009, 0x80000010
 _NAMES = {
     0x80000002: "NOT_FOUND", _DATABASE_ERROR: "DATABASE_ERROR", _LOGON_FAILED: "LOGON_FAILED",
@@ -25,22 +29,23 @@ def head(wire):
     answer = yield from http.response(wire, "the HTTP answer", head=True)
     server = answer.header("server")
     if not server.startswith("gSOAP"):
-        raise Nonsense("some other HTTP server answers (%s, Server: %s)" % (answer.line, _plain(server) or "not named"))
+        raise Nonsense("some other HTTP server answers (%s, Server: %s)" % (
+            answer.line, _plain(server) or "not named"))
     return Seen(FINE, answer.line)
 
 
 def deep(wire):
     """Does kopano-server reach its database?  Logs on as SYSTEM, opens its store and logs off.
 
-    All on one connection, as a session belongs to one peer.  Over a unix socket this needs no password, but to
-    run as root, run_as_user or one of local_admin_users.  A logon alone is answered from the cache, so it is
-    getStore whose word counts.  data: call (the last one begun), er (the server's error code), version.
+    All on one connection, as a session belongs to one peer.  Over a unix socket this needs no password, but
+    to run as root, run_as_user or one of local_admin_users.  A logon alone is answered from the cache, so it
+    is getStore whose word counts.  data: call (the last one begun), er (the server's error code), version.
     """
     wire.data = {"call": "logon"}
     answer = yield from _call(wire, "logon", _LOGON)
     er = _number(answer, "er")
     session = _number(answer, "ulSessionId")
-    if er is None or not er and session is None:
+    if er is None or session is None and not er:
         raise wire.nonsense("a logonResponse", answer)
     wire.data["er"] = er
     if er == _LOGON_FAILED:
@@ -48,6 +53,7 @@ def deep(wire):
                     "and a unix socket used?", data=wire.data)
     if er:
         return Seen(UNAVAILABLE, "logon of SYSTEM: %s" % _error(er), data=wire.data)
+    session = session or 0
     version = _version(_text(answer, "lpszVersion"))
     wire.data = {"call": "getStore", "version": version}
     try:
@@ -98,7 +104,7 @@ def _plain(text):
 
 
 def _number(body, name):
-    # type: (bytes, str) -> int
+    # type: (bytes, str) -> Optional[int]
     text = _text(body, name)
     return int(text) if text.isdigit() and len(text) < 21 else None
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kopano WebApp: its page, a login through it, and Apache's own status.
 
-A web page may come drop by drop, never end, or send a regular expression astray; name resolution may hang.  So the
-work is done in a child process, and the child is killed when its time is over.
+A web page may come drop by drop, never end, or send a regular expression astray; name resolution may hang.
+So the work is done in a child process, and the child is killed when its time is over.
 """
 
 import os
@@ -10,6 +10,10 @@ import time
 
 from kopano_ocf.talk import (
     CERTIFICATE, CLOSED, DENIED, FINE, NONSENSE, REFUSED, SILENT, UNAVAILABLE, UNREACHABLE, Seen)
+
+MYPY = False
+if MYPY:
+    from typing import Any, Callable, Optional, Union  # noqa: F401
 
 # WebApp's texts are translated and its title is the administrator's: the names of the fields are neither
 LOGIN_FORM = r"""(?is)<input\b[^>]*\bname=["']?username\b.*<input\b[^>]*\bname=["']?password\b"""
@@ -20,22 +24,24 @@ _REDIRECTS = 5
 
 
 def page(url, match, deadline, ca_file=None, tls_verify=True):
-    # type: (str, str, float, str, bool) -> Seen
+    # type: (str, Optional[str], float, Optional[str], bool) -> Seen
     """Is WebApp's page a healthy one?
 
     match       regular expression, searched (with ^ and $ at each line) in the status line, the headers as
-                "Name: value" and the body; None, "" or LOGIN_FORM: status 200 and a login form.  With an expression of
-                one's own every status below 500 can be healthy, and a redirection that matches is not followed.
+                "Name: value" and the body; None, "" or LOGIN_FORM: status 200 and a login form.  With an
+                expression of one's own every status below 500 can be healthy, and a redirection that
+                matches is not followed.
     deadline    time.monotonic() by which it returns
-    Other redirections are followed, to the same host whatever name they give it: a front end's name may lead to
-    another node.  A page saying 'Invalid configuration' is never healthy.  Proxies of the environment are ignored.
+    Other redirections are followed, to the same host whatever name they give it: a front end's name may lead
+    to another node.  A page saying 'Invalid configuration' is never healthy.  Proxies of the environment are
+    ignored.
     Raises ImportError when requests is not installed.
     """
     return _bounded(lambda browser: _page(browser, url, match), url, deadline, ca_file, tls_verify)
 
 
 def status(url, deadline, ca_file=None, tls_verify=True):
-    # type: (str, float, str, bool) -> Seen
+    # type: (str, float, Optional[str], bool) -> Seen
     """Has Apache a worker to spare?  url: mod_status, ending with ?auto.
 
     data: busy, idle.  UNAVAILABLE when all workers are busy and no more can be started.
@@ -45,7 +51,7 @@ def status(url, deadline, ca_file=None, tls_verify=True):
 
 
 def login(url, user, password, deadline, ca_file=None, tls_verify=True):
-    # type: (str, str, str, float, str, bool) -> Seen
+    # type: (str, Union[str, bytes], Union[str, bytes], float, Optional[str], bool) -> Seen
     """Log in through WebApp's form and out again.  user and password: str or bytes.
 
     DENIED, UNAVAILABLE (WebApp does not reach its server).  The password gets into no message.
@@ -57,6 +63,7 @@ def login(url, user, password, deadline, ca_file=None, tls_verify=True):
 # -- the child and its time
 
 def _bounded(work, url, deadline, ca_file, tls_verify):
+    # type: (Callable[[Any], Seen], str, float, Optional[str], bool) -> Seen
     # Loaded once, before the children are made
     from kopano_ocf.process import site_packages
     site_packages()
@@ -161,7 +168,7 @@ class _Browser:
     def __init__(self, url, deadline, ca_file, tls_verify, tell):
         from urllib.parse import urlsplit
         import requests
-        import urllib3
+        import urllib3.connectionpool   # type: ignore
         self.deadline, self.tell = deadline, tell
         self.wrong = ""
         self.secret = False
@@ -178,7 +185,7 @@ class _Browser:
         self.session.headers.update({
             "User-Agent": "kopano-ocf", "Accept": "text/html, */*", "Accept-Encoding": "identity"})
 
-        from urllib3.util import connection
+        from urllib3.util import connection     # type: ignore
         connect = connection.create_connection
 
         def connect_home(address, *words, **named):
@@ -232,10 +239,11 @@ class _Browser:
 
 
 def _page(browser, url, match):
+    # type: (_Browser, str, Optional[str]) -> Seen
     import re
     own = match not in (None, "", LOGIN_FORM)
     try:
-        wanted = re.compile(match if own else LOGIN_FORM, re.MULTILINE)
+        wanted = re.compile(match if match and own else LOGIN_FORM, re.MULTILINE)
     except (re.error, OverflowError, RecursionError) as e:
         return Seen(NONSENSE, "match: not a regular expression: %s" % e)
 
@@ -265,6 +273,7 @@ def _page(browser, url, match):
 
 
 def _status(browser, url):
+    # type: (_Browser, str) -> Seen
     response, text = browser.get(url, "Apache's status %s" % _plain(url))
     if response.status_code != 200:
         return Seen(NONSENSE, _line(response))
@@ -295,6 +304,7 @@ _ERRORS = (
 
 
 def _login(browser, url, user, password):
+    # type: (_Browser, str, Union[str, bytes], Union[str, bytes]) -> Seen
     import re
     from urllib.parse import urljoin
     form = re.compile(LOGIN_FORM)
@@ -303,8 +313,8 @@ def _login(browser, url, user, password):
         return Seen(NONSENSE, "%s%s, no login form to log in with" % (_line(response), _title(text)))
     start = response.url
     browser.secret = True
-    response, text = browser.ask("POST", urljoin(start, "?logon"), "the answer to the login",
-                                 {"username": user, "password": password})
+    response, text = browser.ask(
+        "POST", urljoin(start, "?logon"), "the answer to the login", {"username": user, "password": password})
     response, text = browser.follow(response, text, "the page after the login")
     why = response.headers.get("X-Zarafa-Hresult", "")
     for name, how, words in _ERRORS:
@@ -360,7 +370,8 @@ def _judge(error, secret):
         if isinstance(one, http.client.IncompleteRead):
             return Seen(CLOSED, "connection closed before the page was complete")
         if isinstance(one, http.client.HTTPException):
-            return Seen(NONSENSE, "not HTTP: %s %s" % (type(one).__name__, "" if secret else _plain(str(one))))
+            words = "" if secret else _plain(str(one))
+            return Seen(NONSENSE, ("not HTTP: %s %s" % (type(one).__name__, words)).rstrip())
     for one in chain:
         number = getattr(one, "errno", None)
         if number == errno.ECONNREFUSED:

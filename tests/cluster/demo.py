@@ -1,0 +1,271 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agents at work in a real cluster, to watch: `demo.py [--stay]`, as root.
+
+Boots two nodes (namespaces of this machine: nothing on it is touched, nothing listens on it), loads the
+configuration of crm/shared-storage, delivers a mail, freezes kopano-server, cuts the power of the active
+node, and reads the mails back. Shows at each step what Pacemaker saw and did. Exit code 0 when all went well.
+
+--stay leaves the cluster running at the end, until Ctrl-C.
+"""
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+import lab as lab_module  # noqa: E402
+from kopano_site import ADDRESS, CLONED, CONFIGURATION, DAEMONS, GROUPED, MAILBOX, PORTS, ROOT, Site  # noqa: E402
+from namespaces import LabError  # noqa: E402
+from timeline import Timeline  # noqa: E402
+
+COLOURS = {"title": "1;36", "good": "32", "bad": "1;31", "dim": "2", "plain": "0"}
+
+
+def paint(words, colour):
+    """Coloured on a terminal, as they are elsewhere."""
+    return f"\033[{COLOURS[colour]}m{words}\033[0m" if sys.stdout.isatty() else words
+
+
+class Demo:
+    """The story, told step by step."""
+
+    def __init__(self, site):
+        self.site, self.lab = site, site.lab
+        self.timeline = Timeline(site.lab)
+        self.begin = time.time()
+        self.step_begin = self.begin
+        self.steps = []                 # (words, seconds)
+        self.planned = set()            # what has been told of Pacemaker's plans in this step
+
+    # ---- telling ---------------------------------------------------------------------------------------
+
+    def step(self, words):
+        """Begin a step."""
+        self.end_step()
+        self.step_begin = time.time()
+        self.planned = set()
+        self.steps.append([words, None])
+        print(paint(f"\n{len(self.steps)}. {words}", "title") +
+              paint(f"   ({self.step_begin - self.begin:.0f} s since the beginning)", "dim"), flush=True)
+
+    def end_step(self):
+        """The step that is under way is done."""
+        if self.steps and self.steps[-1][1] is None:
+            self.steps[-1][1] = time.time() - self.step_begin
+
+    def say(self, words, colour="plain", at=None, who=""):
+        """One line: seconds since the step's begin, who, what."""
+        seconds = (at or time.time()) - self.step_begin
+        print(f"  {seconds:6.1f} s  " + paint(f"{who:<6} {words}", colour), flush=True)
+
+    def tell_news(self):
+        """What Pacemaker saw and did since the last time, in a few lines."""
+        plans = {}                      # what is planned -> resources, of one transition
+        for event in self.timeline.news():
+            if event.at < self.step_begin - 0.05:
+                continue
+            if event.kind == "plan":
+                plans.setdefault((event.node, event.text), []).append(event)
+                continue
+            if event.kind in ("probe", "monitor") and event.good or event.kind == "node" and event.good:
+                continue
+            self.tell_plans(plans)
+            words = {"node": f"sees {event.subject} {event.text}",
+                     "fence": f"{event.text.split()[0]} of {event.subject}, "
+                              f"asked of its BMC: {event.text.rpartition(': ')[2]}"
+                     }.get(event.kind, f"{event.kind} {event.subject}: {event.text}")
+            self.say(words, "good" if event.good else "bad", event.at, event.node)
+        self.tell_plans(plans)
+
+    def tell_plans(self, plans):
+        """Pacemaker's decisions, those of one kind in one line, each told once a step."""
+        for (_, text), events in plans.items():
+            subjects = [event.subject for event in events if (event.subject, text) not in self.planned]
+            self.planned.update((subject, text) for subject in subjects)
+            verb, _, rest = text.partition(" ")
+            if subjects:
+                self.say(f"decides: {verb} {', '.join(subjects)} {rest}".rstrip(), "plain", events[0].at, "")
+        plans.clear()
+
+    def follow(self, condition, timeout, what):
+        """Tell the news until `condition()`; TimeoutError after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self.tell_news()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: not within {timeout} s\n{self.lab.report()}")
+            time.sleep(0.2)
+        self.tell_news()
+
+    def places(self):
+        """Who runs what."""
+        status = self.lab.status()
+        for name in self.lab.nodes:
+            runs = [resource for resource in GROUPED + CLONED if name in status.running.get(resource, [])]
+            self.say(", ".join(runs) or "nothing", "plain", who=name)
+
+    # ---- the steps -------------------------------------------------------------------------------------
+
+    def boot(self):
+        """Two nodes become a cluster."""
+        self.step("Two nodes boot: bob 192.168.122.25 and alice 192.168.122.26, with two shared disks and STONITH")
+        self.lab.up()
+        self.lab.wait_online()
+        self.say("Corosync and Pacemaker are up, both nodes online", "good")
+        self.timeline.news()            # how they found each other is another story
+
+    def load(self):
+        """The configuration makes it a Kopano cluster."""
+        names = [name for name in sorted(os.listdir(CONFIGURATION)) if name.endswith(".crm")]
+        self.step(f"The configuration is loaded: {os.path.relpath(CONFIGURATION, ROOT)}/{{{', '.join(names)}}}")
+        self.site.load()
+        self.say("crmsh has loaded it without a warning", "good")
+        self.follow(self.everything_runs, 90, "every resource started")
+        self.follow(self.serves, 30, "Kopano serves")
+        self.say(f"server, LMTP, IMAP and CalDAV answer on {ADDRESS}", "good")
+        self.places()
+
+    def deliver(self, subject):
+        """A mail comes in."""
+        self.site.deliver(subject)
+        self.say(f"LMTP {ADDRESS}:{PORTS['dagent']} acknowledged a mail to {MAILBOX}: {subject!r}", "good")
+
+    def first_mail(self):
+        """A mailbox, and something in it."""
+        self.step("A mail is delivered from outside the nodes")
+        self.site.create_user()
+        self.deliver("the mail from before")
+
+    def freeze(self):
+        """The server hangs."""
+        before = self.site.snapshot()
+        server = before["server"]
+        self.step(f"kopano-server on {server.node} freezes (kill -STOP): the process is there, but answers nobody")
+        os.kill(server.pid, signal.SIGSTOP)
+        self.follow(lambda: [process for process in self.site.instances()["server"] if process.pid != server.pid]
+                    and self.serves(), 90, "a new kopano-server serves")
+        self.say(f"server, LMTP, IMAP and CalDAV answer again, {time.time() - self.step_begin:.1f} s after the freeze",
+                 "good")
+        self.lab.settle()
+        self.tell_news()
+        after = self.site.snapshot()
+        restarted = [name for name in DAEMONS if after[name] != before[name]]
+        if restarted != ["server"]:
+            raise LabError(f"restarted were {', '.join(restarted)}: it should have been the server alone")
+        self.say("the other five daemons were left running", "good")
+
+    def power_cut(self):
+        """A node dies."""
+        victim = self.site.active()
+        survivor = self.lab.others(victim)[0]
+        self.step(f"{victim.name}, where Kopano runs, loses its power")
+        victim.power_off()
+        self.follow(lambda: self.everything_runs(survivor) and self.serves(), 120, f"everything runs on {survivor.name}")
+        self.say(f"server, LMTP, IMAP and CalDAV answer again, from {survivor.name}, "
+                 f"{time.time() - self.step_begin:.1f} s after the power cut", "good")
+        self.lab.wait_online(node=survivor)
+        self.say(f"{victim.name}, rebooted by its BMC, has joined again", "good")
+        self.lab.settle(node=survivor)
+        self.tell_news()
+        self.places()
+
+    def last_mail(self):
+        """Nothing was lost."""
+        self.step("One more mail is delivered, and all are read back over IMAP")
+        self.deliver("the mail from after")
+        subjects = self.site.subjects()
+        for subject in subjects:
+            self.say(f"IMAP {ADDRESS}:{PORTS['gateway']} has {subject!r}", "good")
+        if subjects != ["the mail from before", "the mail from after"]:
+            raise LabError(f"the inbox should hold the two mails that were delivered, it holds {subjects}")
+
+    def everything_runs(self, survivor=None):
+        """Whether all resources run, those of the groups on `survivor` when given."""
+        status = self.lab.status(survivor)
+        if not status:
+            return False
+        places = [status.running.get(resource, []) for resource in GROUPED]
+        if survivor:
+            return all(place == [survivor.name] for place in places)
+        return all(len(place) == 1 for place in places) and all(len(status.running.get(name, [])) == 2 for name in CLONED)
+
+    def serves(self):
+        """Whether all four services answer a client outside the nodes."""
+        return all(self.site.answers(daemon, timeout=1) for daemon in PORTS)
+
+    def tell(self):
+        """The whole story."""
+        self.boot()
+        self.load()
+        self.first_mail()
+        self.freeze()
+        self.power_cut()
+        self.last_mail()
+        self.end_step()
+
+    def summary(self, good):
+        """One line a step."""
+        print()
+        for number, (words, seconds) in enumerate(self.steps, 1):
+            done = seconds is not None
+            print(f"  {f'{seconds:5.1f} s' if done else ' failed'}  " +
+                  paint(f"{number}. {words.split(':')[0]}", "good" if done else "bad"))
+        print(paint(f"\n{'All went well' if good else 'It failed'}, {time.time() - self.begin:.0f} s.",
+                    "good" if good else "bad"), flush=True)
+
+
+def stop(number, _frame):
+    """Let `with` clean up."""
+    raise SystemExit(128 + number)
+
+
+def main():
+    """Exit code 0 when every step went well, 1 when one failed, 130 on Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stay", action="store_true", help="leave the cluster running until Ctrl-C")
+    options = parser.parse_args()
+    why = lab_module.missing()
+    if why:
+        sys.exit(why)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    site = Site()
+    demo = Demo(site)
+    good = False
+    try:
+        demo.tell()
+        good = True
+    except KeyboardInterrupt:
+        print("\ninterrupted: the cluster is taken down")
+        return 130
+    except Exception as error:      # whatever went wrong is to be shown with the logs, not as a traceback
+        demo.tell_news()
+        print(paint(f"\n{type(error).__name__}: {error}", "bad"))
+        print("logs of the nodes:", site.lab.keep_logs(tempfile.mkdtemp(prefix="kopano-demo-")))
+    else:
+        if options.stay:
+            stay(site)
+    finally:
+        site.lab.down()
+    demo.summary(good)
+    return 0 if good else 1
+
+
+def stay(site):
+    """Leave the cluster to the user until Ctrl-C."""
+    print("\nThe cluster stays up until Ctrl-C. A shell on a node:")
+    for node in site.lab:
+        print(f"  {node.name:<6} nsenter --target {node.pid} --all --root --wd bash")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

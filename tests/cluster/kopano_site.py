@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The manual's Kopano site on a lab: bob and alice, two shared disks, MariaDB, Kopano, WebApp beside Apache.
+
+The nodes get what an administrator would give them: rootfs/ (configuration files), the agents and their
+library, the daemons (stand-ins, or real ones from KOPANO_SBIN), and crm/shared-storage/ loaded with crmsh in
+the order of its numbers. Only fencing differs: fencing.crm in place of 020-fencing.crm.
+"""
+import glob
+import grp
+import imaplib
+import os
+import pwd
+import re
+import shutil
+import smtplib
+import socket
+import subprocess
+import threading
+import time
+from email.message import EmailMessage
+
+from lab import Lab
+from namespaces import ENVIRONMENT, LabError, command, wait_for
+from node import processes
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+CONFIGURATION = f"{ROOT}/crm/shared-storage"
+PYTHON = "/usr/bin/python3"         # what the agents run on, whatever runs us
+
+DAEMONS = ("server", "dagent", "spooler", "gateway", "ical", "monitor")
+GROUPED = ("mysql_fs", "mysql_ip", "mysqld", "kopano_fs", "kopano_ip") + tuple(f"kopano-{name}" for name in DAEMONS)
+CLONED = ("apache", "webapp-health")
+ADDRESS = "192.168.122.100"
+PORTS = {"server": 236, "dagent": 2003, "gateway": 143, "ical": 8080}
+USER, PASSWORD, MAILBOX = "anna", "secret", "anna@example.com"
+
+DATABASE_ACCOUNT = """\
+FLUSH PRIVILEGES;
+CREATE USER 'kopano'@'192.168.122.%' IDENTIFIED BY 'secret';
+GRANT ALL PRIVILEGES ON kopano.* TO 'kopano'@'192.168.122.%';
+"""
+
+
+# ---- what the nodes are made of ------------------------------------------------------------------------
+
+def furnish(image):
+    """Fill the image of the nodes' root directory: site, agents, library, daemons, crm files."""
+    shutil.copytree(f"{HERE}/rootfs", image, dirs_exist_ok=True)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(f"{ROOT}/agents", f"{image}/usr/lib/ocf/resource.d/kopano", ignore=ignore)
+    shutil.copytree(f"{ROOT}/lib/kopano_ocf", f"{image}/usr/lib/ocf/lib/kopano/kopano_ocf", ignore=ignore)
+    # compiled as a package would: a node writes no __pycache__ of its own
+    command([PYTHON, "-m", "compileall", "-q", "-s", image, f"{image}/usr/lib/ocf/lib/kopano"])
+    shutil.copytree(CONFIGURATION, f"{image}/root/crm")
+    shutil.copy(f"{HERE}/fencing.crm", f"{image}/root/crm/020-fencing.crm")
+    _install_daemons(f"{image}/usr")
+    _add_account(image)
+    for path in ("/var/lib/kopano", "/var/log/kopano"):
+        os.makedirs(image + path)
+        os.chown(image + path, *_account())
+    os.makedirs(f"{image}/var/lib/mysql")
+    # nothing that this machine has there may shine through
+    for path in ("/etc/kopano", "/var/lib/kopano", "/var/lib/mysql"):
+        os.setxattr(image + path, "trusted.overlay.opaque", b"y")
+
+
+def _install_daemons(prefix):
+    """Real daemons from KOPANO_SBIN, else the stand-ins."""
+    real = os.environ.get("KOPANO_SBIN")
+    if real:
+        os.makedirs(f"{prefix}/sbin", exist_ok=True)
+        for program in glob.glob(f"{real}/kopano-*"):
+            shutil.copy2(program, f"{prefix}/sbin")
+    else:
+        command([PYTHON, f"{ROOT}/tests/standin/build.py", prefix, "--generation", "11"])
+
+
+def _account():
+    """Numbers of user and group kopano in the nodes: this machine's, else free ones."""
+    try:
+        return pwd.getpwnam("kopano").pw_uid, grp.getgrnam("kopano").gr_gid
+    except KeyError:
+        taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
+        free = next(number for number in range(999, 100, -1) if number not in taken)
+        return free, free
+
+
+def _add_account(image):
+    """Give the image this machine's accounts, and kopano."""
+    user, group = _account()
+    for path, line in (("/etc/passwd", f"kopano:x:{user}:{group}::/var/lib/kopano:/usr/sbin/nologin\n"),
+                       ("/etc/group", f"kopano:x:{group}:\n")):
+        with open(path) as source, open(image + path, "w") as target:
+            lines = source.readlines()
+            target.writelines(lines if any(line.startswith("kopano:") for line in lines) else lines + [line])
+
+
+def mysql_disk(file):
+    """Make a disk with a MariaDB in which Kopano has its account."""
+    data = f"{file}.d"
+    os.mkdir(data)
+    shutil.chown(data, "mysql", "mysql")
+    common = ["--no-defaults", "--user=mysql", f"--datadir={data}", "--innodb-log-file-size=16M",
+              "--innodb-use-native-aio=0"]
+    command(["mariadb-install-db", *common, "--skip-test-db", "--auth-root-authentication-method=socket"])
+    bootstrap = subprocess.run(["mariadbd", *common, "--bootstrap"], input=DATABASE_ACCOUNT, text=True,
+                               env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if bootstrap.returncode:
+        raise LabError(f"mariadbd --bootstrap:\n{bootstrap.stdout}")
+    owner = pwd.getpwnam("mysql")
+    _format(file, "512M", owner.pw_uid, owner.pw_gid, "-d", data)
+    shutil.rmtree(data)
+
+
+def kopano_disk(file):
+    """Make an empty disk for what Kopano keeps beside its database."""
+    _format(file, "64M", *_account())
+
+
+def _format(file, size, user, group, *options):
+    command(["truncate", "--size", size, file])
+    command(["mkfs.ext4", "-q", "-E", f"root_owner={user}:{group}", *options, file])
+
+
+# ---- the site -------------------------------------------------------------------------------------------
+
+class Site:
+    """A running site: `with Site() as site: site.load(); ...`.
+
+    `interval`: factor on the monitors' intervals of crm/shared-storage; the drills shorten them to save
+    waiting (the timeouts stay as shipped).
+    """
+
+    def __init__(self, interval=1.0):
+        self.interval = interval
+        self.fenced_before = []         # nodes fenced before restore()
+        self.lab = Lab(furnish=furnish, disks={"/dev/mapper/mysql": mysql_disk, "/dev/mapper/kopano": kopano_disk})
+
+    def __enter__(self):
+        self.lab.up()
+        return self
+
+    def __exit__(self, *_):
+        self.lab.down()
+
+    def __getitem__(self, name):
+        return self.lab[name]
+
+    def load(self):
+        """Load the crm configuration, as one transaction; LabError when crmsh has anything against it."""
+        node = self.lab["bob"]
+        files = sorted(glob.glob(f"{self.lab.image}/root/crm/*.crm"))
+        if self.interval != 1.0:
+            for file in files:
+                with open(file) as source:
+                    node.put(f"/root/crm/{os.path.basename(file)}", self._hastened(source.read()))
+        orders = "".join(f"load update /root/crm/{os.path.basename(file)}\n" for file in files) + "commit\n"
+        result = node.run("crm configure", input=orders, check=False)
+        if result.returncode or re.search("WARNING|ERROR", result.stdout):
+            raise LabError(f"crm configure: exit code {result.returncode}\n{result.stdout}")
+
+    def _hastened(self, text):
+        def shorter(found):
+            return f"op monitor interval={max(1, round(int(found[1]) * self.interval))}s"
+        return re.sub(r"op monitor interval=(\d+)s", shorter, text)
+
+    def wait_started(self, on=None, timeout=60):
+        """Until every resource runs (those of the groups on node `on` when given) and the cluster is idle."""
+        for resource in GROUPED:
+            self.lab.wait_started(resource, on=on, timeout=timeout)
+        self.lab.settle(timeout=timeout, node=self.lab[on] if on else None)
+
+    def create_user(self):
+        """Create the user with a mailbox."""
+        node = self.active()
+        node.run(["kopano-admin", "-c", USER, "-p", PASSWORD, "-e", MAILBOX, "-f", "Anna"])
+        if os.environ.get("KOPANO_SBIN"):
+            node.run(["kopano-storeadm", "-C", "-n", USER], check=False)
+
+    def active(self, resource="kopano-server"):
+        """The node where a resource runs. LabError when that isn't exactly one."""
+        places = self.lab.where(resource)
+        if len(places) != 1:
+            raise LabError(f"{resource} runs on {places or 'no node'}\n{self.lab.report()}")
+        return self.lab[places[0]]
+
+    # ---- getting it into a state -----------------------------------------------------------------------
+
+    def restore(self):
+        """All nodes up, everything running, no failure remembered: the state before a drill."""
+        for node in self.lab:
+            node.power_on()
+        self.lab.wait_online()
+        status = self.lab.status()
+        for resource in sorted({failure[0] for failure in status.failures if failure[0]}):
+            next(iter(self.lab)).run(["crm_resource", "--cleanup", "--resource", resource])
+        self.wait_started()
+        self.wait_serving()
+        self.fenced_before = self.lab.bmc.fenced()
+
+    def separate(self):
+        """Bring the groups to two nodes: mysql away from kopano."""
+        home = self.active()
+        if self.active("mysqld") is home:
+            self._move("mysql", self.lab.others(home)[0])
+
+    def gather(self):
+        """Bring both groups to one node: mysql to kopano."""
+        home = self.active()
+        if self.active("mysqld") is not home:
+            self._move("mysql", home)
+
+    def _move(self, group, node):
+        node.run(["crm_resource", "--move", "--resource", group, "--node", node.name])
+        self.wait_started()
+        node.run(["crm_resource", "--clear", "--resource", group])
+        self.lab.settle()
+
+    # ---- processes -------------------------------------------------------------------------------------
+
+    def instances(self):
+        """{daemon: [main Process, ...]}: what runs, on whatever node (a daemon's own children left out)."""
+        found = processes(self.lab, *(f"kopano-{name}" for name in DAEMONS))
+        mains = {name: [] for name in DAEMONS}
+        of_pid = {process.pid: process for process in found}
+        for process in found:
+            parent = of_pid.get(process.parent)
+            if not parent or parent.name != process.name:
+                mains[process.name.removeprefix("kopano-")].append(process)
+        return mains
+
+    def snapshot(self):
+        """{daemon: its one main Process}. LabError when one isn't there exactly once."""
+        found = self.instances()
+        for name, mains in found.items():
+            if len(mains) != 1:
+                raise LabError(f"kopano-{name}: {len(mains)} processes: {mains}\n{self.lab.report()}")
+        return {name: mains[0] for name, mains in found.items()}
+
+    # ---- as clients see it, from outside the nodes -----------------------------------------------------
+
+    def deliver(self, subject, timeout=10):
+        """Deliver a mail over LMTP; it is acknowledged on return. OSError or smtplib.SMTPException."""
+        message = EmailMessage()
+        message["From"], message["To"], message["Subject"] = "postfix@example.com", MAILBOX, subject
+        message.set_content(f"{subject}\n")
+
+        def talk():
+            with smtplib.LMTP(ADDRESS, PORTS["dagent"], timeout=timeout) as lmtp:
+                lmtp.send_message(message)
+        self.lab.outside(talk)
+
+    def subjects(self, timeout=10):
+        """Subjects in the inbox, over IMAP, in order. OSError or imaplib.IMAP4.error."""
+        def talk():
+            with imaplib.IMAP4(ADDRESS, PORTS["gateway"], timeout=timeout) as imap:
+                imap.login(USER, PASSWORD)
+                imap.select("INBOX", readonly=True)
+                _, numbers = imap.search(None, "ALL")
+                subjects = []
+                for number in numbers[0].split():
+                    _, parts = imap.fetch(number.decode(), "(BODY.PEEK[HEADER])")
+                    header = parts[0][1].decode()
+                    subjects.append(re.search(r"^Subject: (.*?)\r?$", header, re.MULTILINE)[1])
+                return subjects
+        return self.lab.outside(talk)
+
+    def mails(self, timeout=2):
+        """Like subjects(), but [] while nothing answers."""
+        try:
+            return self.subjects(timeout)
+        except (OSError, imaplib.IMAP4.error):
+            return []
+
+    def answers(self, daemon, timeout=2):
+        """Whether a daemon with a port says the first word of its protocol. Asks dagent only while the server
+        is well: each 421 would cost it a slot."""
+        if daemon == "dagent" and not self.answers("server", timeout):
+            return False
+        request, answer = {
+            "server": (b"HEAD / HTTP/1.1\r\nHost: kopano\r\n\r\n", b"HTTP/1.1 200"),
+            "dagent": (b"", b"220 "),
+            "gateway": (b"", b"* OK"),
+            "ical": (b"OPTIONS / HTTP/1.1\r\nHost: kopano\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200"),
+        }[daemon]
+
+        def talk():
+            try:
+                with socket.create_connection((ADDRESS, PORTS[daemon]), timeout) as connection:
+                    connection.sendall(request)
+                    line = connection.makefile("rb").readline()
+                    if daemon == "dagent":
+                        connection.sendall(b"QUIT\r\n")
+                    elif daemon == "gateway":
+                        connection.sendall(b"1 LOGOUT\r\n")
+                    return line.startswith(answer)
+            except OSError:
+                return False
+        return self.lab.outside(talk)
+
+    def wait_serving(self, timeout=60):
+        """Until server, LMTP, IMAP and CalDAV answer a client."""
+        for daemon in PORTS:
+            wait_for(lambda: self.answers(daemon), timeout, f"kopano-{daemon} answers", every=0.1)
+
+
+class Watch(threading.Thread):
+    """Looks at the nodes five times a second and notes what must never be: a daemon that runs twice, a disk
+    that is mounted on two nodes. `with Watch(site) as watch: ...; assert not watch.violations`."""
+    INTERVAL = 0.2
+
+    def __init__(self, site):
+        super().__init__(name="watch", daemon=True)
+        self.site = site
+        self.violations = []
+        self.looks = 0
+        self._end = threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self.join()
+
+    def run(self):
+        while not self._end.wait(self.INTERVAL):
+            self.looks += 1
+            for name, mains in self.site.instances().items():
+                if len(mains) > 1:
+                    self._note(f"kopano-{name} runs {len(mains)} times: {mains}")
+            mounted = [(node.name, path) for node in self.site.lab for path in node.mounts()]
+            for path in {path for _, path in mounted}:
+                if len([1 for _, other in mounted if other == path]) > 1:
+                    self._note(f"{path} is mounted on two nodes")
+
+    def _note(self, words):
+        self.violations.append(f"{time.strftime('%H:%M:%S')} {words}")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ocf-tester, resource-agents' own checker, against the daemons of each generation: from a checkout, and as installed."""
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from world import World
+
+from . import page
+from .agents import NAMES, ROOT
+
+OPTIONAL = {"notify", "demote", "promote", "migrate", "promotable"}
+
+
+@pytest.fixture(scope="module")
+def places():
+    """{"checkout": folder of agents, "installed": another}, both where user nobody may read; ocf-tester tries that."""
+    top = "/tmp/ocf-tester"
+    shutil.rmtree(top, ignore_errors=True)
+    os.makedirs(top, mode=0o755)
+    for part in ("agents", "lib"):
+        shutil.copytree(os.path.join(ROOT, part), os.path.join(top, "checkout", part),
+                        ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["make", "-s", "-C", ROOT, "install", "DESTDIR=%s/tree" % top], check=True, timeout=60)
+    yield {"checkout": top + "/checkout/agents", "installed": top + "/tree/usr/lib/ocf/resource.d/kopano"}
+    shutil.rmtree(top)
+
+
+@pytest.fixture(scope="module", params=[8, 9, 11])
+def world(request):
+    """A host with the daemons of a generation; the database runs, the daemons don't yet."""
+    with World(request.param) as world:
+        world.database.start()
+        yield world
+
+
+@pytest.fixture
+def host(world):
+    """The host, as it was."""
+    world.reset()
+    yield world
+    world.reset()
+
+
+@pytest.mark.parametrize("place", ["checkout", "installed"])
+@pytest.mark.parametrize("name", NAMES)
+def test_ocf_tester(name, place, places, host):
+    words = []
+    if name == "webapp-health":
+        words = ["-o", "attribute="]        # there is no cluster to keep it
+    elif name != "server":
+        host.up("server")
+    with page.served():
+        done = subprocess.run(
+            ["ocf-tester", "-n", "kopano-" + name, *words, os.path.join(places[place], name)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=150, check=False,
+            env={"PATH": host.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HA_RSCTMP": host.rsctmp, "LC_ALL": "C.UTF-8"})
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[-1].endswith("passed all tests")
+    # the rest is a title and remarks about actions that an agent need not have; reload is one that ours have
+    remarks = [line for line in lines[1:-1] if not (line.endswith("(optional)") and OPTIONAL & set(line.split()))]
+    assert remarks == ([] if name != "webapp-health" else ["* Your agent does not support the reload action (optional)"])
+    assert name == "webapp-health" or host.gone(name)
+
+
+def test_a_wrong_agent_does_not_pass(places, host, tmp_path):
+    """Or the test above would prove nothing."""
+    shutil.copytree(os.path.dirname(places["checkout"]), tmp_path / "copy")
+    agent = tmp_path / "copy/agents/ical"
+    agent.write_text(agent.read_text().replace("AGENT.run()", "sys.exit(0 if 'stop' in sys.argv else AGENT.run())"))
+    done = subprocess.run(["ocf-tester", "-n", "r", str(agent)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=150, check=False,
+                          env={"PATH": host.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HA_RSCTMP": host.rsctmp})
+    assert done.returncode == 1
+    assert "Monitoring a stopped resource should return 7" in done.stdout
+
+
