@@ -18,7 +18,10 @@ x509_extensions = extensions
 [ any ]
 commonName = supplied
 [ extensions ]
-basicConstraints = CA:%(ca)s
+basicConstraints = critical,CA:%(ca)s
+keyUsage = critical,digitalSignature,keyEncipherment%(sign)s
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid:always
 subjectAltName = %(names)s
 """
 PAST = "20200101000000Z"
@@ -44,7 +47,9 @@ def make(folder, name="localhost", names="DNS:localhost,IP:127.0.0.1,IP:::1", st
     os.makedirs(folder)
     made = Certificate(folder)
     for file, text in (("index.txt", ""), ("serial", "01\n"),
-                       ("ca.cnf", _CA_CONFIGURATION % {"ca": "TRUE" if ca else "FALSE", "names": names})):
+                       ("ca.cnf", _CA_CONFIGURATION % {
+                           "ca": "TRUE" if ca else "FALSE", "names": names,
+                           "sign": ",keyCertSign" if ca else ""})):
         with open(os.path.join(folder, file), "w") as out:
             out.write(text)
 

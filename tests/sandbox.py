@@ -7,6 +7,8 @@ The command runs in Linux namespaces of its own (mount, network, pid, ipc, uts):
 * default ports and paths are free: nothing of the host listens here, and two sandboxes never meet;
 * /tmp, /run, /dev/shm and /usr/local/sbin are empty; /etc, /var and /usr/lib/ocf are the host's, but
   what is written to them is private; user and group `kopano` exist;
+* /dev has the host's devices and nothing else: nobody reads /dev/log unless a test does. The devices themselves are
+  shared with the host, loop devices above all: touch only those that you have made;
 * the network is the loopback alone (127.0.0.1, ::1): no packet gets out;
 * PID 1 reaps at once, as a real init does: daemons under test are orphaned to it;
 * when the command ends, or the thread that started the sandbox, every process in here dies too.
@@ -22,6 +24,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import struct
 import sys
 import traceback
@@ -104,8 +107,8 @@ def main(command, session=True):
 
 def _parent_is_gone(parent):
     # /proc is still the outer one: its "self" is the number seen from there
-    with open("/proc/self/stat") as stat:
-        return int(stat.read().rpartition(")")[2].split()[1]) != parent
+    with open("/proc/self/stat") as line:
+        return int(line.read().rpartition(")")[2].split()[1]) != parent
 
 
 def _wait_for(child, session):
@@ -163,6 +166,7 @@ def _furnish():
             shutil.copystat(top, place + "/upper")
             _mount("overlay", top, "overlay", 0,
                    "lowerdir=%s,upperdir=%s/upper,workdir=%s/work" % (top, place, place))
+    _devices()
     for top, mode in EMPTY.items():
         if os.path.isdir(top):
             _mount("tmpfs", top, "tmpfs", MS_NOSUID, "mode=%o" % mode)
@@ -178,6 +182,35 @@ def _furnish():
     os.chown("/var/lib/kopano", *_ids("kopano"))
     os.chown("/var/log/kopano", *_ids("kopano"))
     os.chdir(here)
+
+
+def _devices():
+    """A /dev of its own: the host's may have a /dev/log, and devtmpfs is the same one wherever it is mounted."""
+    host = os.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
+    names = os.listdir(host)
+    _mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=0755")
+    for name in names:
+        entry, path = os.stat(name, dir_fd=host, follow_symlinks=False), "/dev/" + name
+        kind = stat.S_IFMT(entry.st_mode)
+        if kind == stat.S_IFDIR:
+            os.mkdir(path)
+            _mount("/proc/self/fd/%d/%s" % (host, name), path, None, MS_BIND | MS_REC)
+        elif kind == stat.S_IFLNK and name != "log":
+            os.symlink(os.readlink(name, dir_fd=host), path)
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            _device(path, entry.st_mode, entry.st_rdev, entry.st_gid)
+    # more loop devices than the host had use for until now; the kernel makes them when they are opened
+    loop = os.stat("loop0", dir_fd=host) if "loop0" in names else None
+    for number in range(64 if loop else 0):
+        if "loop%d" % number not in names:
+            _device("/dev/loop%d" % number, loop.st_mode, os.makedev(os.major(loop.st_rdev), number), loop.st_gid)
+    os.close(host)
+
+
+def _device(path, mode, number, group):
+    os.mknod(path, mode, number)
+    os.chmod(path, stat.S_IMODE(mode))
+    os.chown(path, 0, group)
 
 
 def _keep():

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 
 from kopano_ocf.endpoint import Endpoint
 
@@ -105,12 +106,27 @@ def dialogue(*turns):
     return script
 
 
+def server_side(certificate):
+    """What a server of this certificate (see certificates) needs for TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.pem, certificate.key)
+    return context
+
+
 def descriptors():
-    """The process's open descriptors: number -> what it is."""
-    found = {}
+    """The process's open descriptors, each with what it is."""
+    found = set()
     for fd in os.listdir("/proc/self/fd"):
         try:
-            found[fd] = os.readlink("/proc/self/fd/" + fd)
+            found.add((fd, os.readlink("/proc/self/fd/" + fd)))
         except OSError:
             pass
     return found
+
+
+def left_open(before):
+    """Descriptors beyond those of before, once the peers' threads have seen that their clients are gone."""
+    limit = time.monotonic() + 5
+    while descriptors() - before and time.monotonic() < limit:
+        time.sleep(0.005)
+    return descriptors() - before

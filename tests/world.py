@@ -130,6 +130,12 @@ def processes():
     return found
 
 
+class Client(socket.socket):
+    """A connected client; greeting is what the service said first."""
+
+    greeting = b""
+
+
 class Database:
     """A real mariadbd on a private data directory, with a user for Kopano."""
 
@@ -402,7 +408,7 @@ class World:
         return mains[0] if mains else None
 
     def ready(self, name):
-        """Whether a daemon answers its protocol (spooler, monitor: lives)."""
+        """Whether a daemon answers its protocol; spooler and monitor: has set up what it does at TERM, spooler its sessions."""
         try:
             if name == "server":
                 return self.head() == 200
@@ -415,10 +421,18 @@ class World:
                 connection.request("OPTIONS", "/")
                 return connection.getresponse().status == 200
             if name == "spooler":
-                return self.main_pid(name) is not None and len(self.server_connections(name)) == 2
-            return self.main_pid(name) is not None
+                return self.catches_term(name) and len(self.server_connections(name)) == 2
+            return self.catches_term(name)
         except (OSError, http.client.HTTPException):
             return False
+
+    def catches_term(self, name):
+        """Whether the daemon's main process has its handler for TERM: before, TERM simply kills."""
+        with contextlib.suppress(OSError):
+            with open("/proc/%s/status" % self.main_pid(name)) as file:
+                mask = int(re.search(r"SigCgt:\s*([0-9a-f]+)", file.read()).group(1), 16)
+            return bool(mask & 1 << signal.SIGTERM - 1)
+        return False
 
     def server_connections(self, name):
         """Inodes of a daemon's stream sockets that are connected by unix socket."""
@@ -663,9 +677,12 @@ class World:
 
     def hold(self, protocol, greeting=True, timeout=10):
         """An idle client: a connected socket that has read its greeting; release() closes all of them."""
-        sock = socket.create_connection(("127.0.0.1", PORTS[protocol]), timeout)
+        sock = Client(socket.AF_INET)
+        sock.settimeout(timeout)
         self._held.append(sock)
-        sock.greeting_seen = sock.recv(512) if greeting else b""
+        sock.connect(("127.0.0.1", PORTS[protocol]))
+        if greeting:
+            sock.greeting = sock.recv(512)
         return sock
 
     def release(self):

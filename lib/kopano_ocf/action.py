@@ -1,6 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One run of an agent: which action, with which parameters, how deep, how much time; and its exit code.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import sys

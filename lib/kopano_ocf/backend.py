@@ -1,11 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Looking at the kopano-server behind a daemon without doing it harm.
 
 A deep check (logon, getStore, logoff) of a server whose database hangs blocks
 one of its workers until the database is back.  So over all agents of a node
 only one such check may be unanswered: it leaves a marker, and until that is
 ten minutes old, or the database answers, nobody asks again.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import time

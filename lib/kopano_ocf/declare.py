@@ -1,10 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The vocabulary that agents are written in: parameters, actions, depths.
 
 An Agent object is everything that is declared about a resource type; meta-data,
 man pages, parameter checks, timeouts and monitor depths are all read from it.
 Nothing here looks at the host.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where a service listens or is reached: one address with its protocol."""
 
 PROTOCOLS = ("soap", "lmtp", "imap", "pop3", "caldav")
@@ -96,7 +97,8 @@ def parse(text, protocol):
     if scheme == "unix":
         path = rest[2:] if rest.startswith("//") else rest
         if not path.startswith("/"):
-            raise ValueError("'%s': a unix socket needs an absolute path, as unix:/run/kopano/server.sock" % text)
+            raise ValueError("'%s': a unix socket needs an absolute path, as unix:/run/kopano/server.sock"
+                             % text)
         return Endpoint(protocol, path=path)
     if not rest.startswith("//"):
         raise ValueError("'%s': '//' missing after '%s:'" % (text, scheme))
@@ -131,9 +133,8 @@ def host_port(place, text):
         raise ValueError("'%s': no host" % text)
     number = 0
     if port:
-        # isdigit() alone would let digits of other scripts pass
-        if not (port.isdigit() and port.isascii() if hasattr(port, "isascii") else port.isdigit()) \
-                or len(port) > 5 or not 0 < int(port) < 65536:
+        # str.isdigit() would let digits of other scripts pass
+        if not port.encode("utf-8", "replace").isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
             raise ValueError("'%s': port '%s' is not 1..65535" % (text, port))
         number = int(port)
     return ("*" if host == "*" else host), number, device

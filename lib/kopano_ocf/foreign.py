@@ -1,9 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Configuration of the programs around Kopano: WebApp's config.php, Postfix's main.cf, corosync.conf.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 
 They are read to see whether they point at where Kopano listens, and never run or changed.
 """
+from kopano_ocf import kopano_cfg
 from kopano_ocf.endpoint import Endpoint
 
 MYPY = False
@@ -42,7 +42,7 @@ def php_constants(text):
 
 
 def _php_tokens(text):
-    """(kind, text) of the PHP code in a file: "word", "string" (unquoted), "text" (no plain string), "sign"."""
+    """(kind, text) of the PHP code: "word", "string" (its value), "text" (with variables in it), "sign"."""
     at = _php_begin(text, 0)
     while at < len(text):
         char, pair = text[at], text[at:at + 2]
@@ -122,7 +122,7 @@ def postfix_settings(text):
 
 def postfix_value(values, name):
     # type: (Dict[str, str], str) -> str
-    """A setting with $name, ${name} and $(name) replaced; "" when it is not set. Ends, whatever the names are."""
+    """A setting with $name, ${name} and $(name) replaced; "" when it is not set. Always ends."""
     return _expanded(values, values.get(name, ""), 0)
 
 
@@ -137,21 +137,25 @@ def _expanded(values, text, depth):
         elif text[at + 1:at + 2] in ("{", "("):
             end = text.find({"{": "}", "(": ")"}[text[at + 1]], at)
             end = len(text) if end < 0 else end + 1
-            name = text[at + 2:end - 1].strip()
-            parts.append(_expanded(values, values.get(name, ""), depth + 1) if depth < _DEPTH else "")
+            parts.append(_replaced(values, text[at + 2:end - 1].strip(), depth))
         else:
             end = at + 1
             while end < len(text) and (text[end].isalnum() or text[end] == "_"):
                 end += 1
-            parts.append(_expanded(values, values.get(text[at + 1:end], ""), depth + 1) if depth < _DEPTH else "")
+            parts.append(_replaced(values, text[at + 1:end], depth))
         size += len(parts[-1])
         at = end
     return "".join(parts)[:_LONGEST]
 
 
+def _replaced(values, name, depth):
+    # type: (Dict[str, str], str, int) -> str
+    return _expanded(values, values.get(name, ""), depth + 1) if depth < _DEPTH else ""
+
+
 def lmtp_target(text):
     # type: (str) -> Optional[Endpoint]
-    """Where a transport such as lmtp:HOST:PORT delivers to; None when it is another transport, or not understood."""
+    """Where a transport such as lmtp:HOST:PORT delivers to; None when it is another one or unclear."""
     transport, _, place = text.partition(":")
     if transport.strip() != "lmtp" or not place.strip():
         return None
@@ -170,9 +174,8 @@ def lmtp_target(text):
         return None
     else:
         host, _, port = place.partition(":")
-    if not host or port and not (len(port) < 6 and port.encode("utf-8", "replace").isdigit() and int(port) < 65536):
-        return None
-    return Endpoint("lmtp", host=host, port=int(port) if port else _LMTP_PORT)
+    found = kopano_cfg.number(port) if port else _LMTP_PORT
+    return Endpoint("lmtp", host=host, port=found) if host and found else None
 
 
 # ---------------------------------------------------------------- Corosync

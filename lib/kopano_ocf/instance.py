@@ -1,6 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """This resource on this node: its process, its endpoints, what is remembered of it.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import time

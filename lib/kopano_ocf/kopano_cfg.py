@@ -1,6 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Kopano's configuration: syntax, the settings' names by version, bind specifications, --dump-config.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 
 The syntax is that of kopano-core's common/ECConfigImpl.cpp, the bind
 specifications that of common/ECChannel.cpp, the same from 8.0 to 11.
@@ -32,17 +31,19 @@ _COMMON = {"run_as_user": "kopano", "run_as_group": "kopano", "server_socket": "
 _DEFAULTS = {
     "server": {
         "server_listen": "*%lo:236", "server_listen_tls": "", "server_pipe_enabled": "yes",
-        "server_pipe_name": "/var/run/kopano/server.sock", "server_pipe_priority": "/var/run/kopano/prio.sock",
+        "server_pipe_name": "/var/run/kopano/server.sock",
+        "server_pipe_priority": "/var/run/kopano/prio.sock",
         "server_bind": "", "server_tcp_port": "236", "server_ssl_enabled": "no", "server_ssl_port": "237",
-        "local_admin_users": "root", "attachment_storage": "auto", "attachment_path": "/var/lib/kopano/attachments",
-        "server_ssl_key_file": "/etc/kopano/ssl/server.pem", "server_ssl_ca_file": "/etc/kopano/ssl/cacert.pem",
+        "local_admin_users": "root", "attachment_storage": "auto",
+        "attachment_path": "/var/lib/kopano/attachments", "server_ssl_key_file": "/etc/kopano/ssl/server.pem",
         "mysql_host": "localhost", "mysql_port": "3306", "mysql_user": "root", "mysql_password": "",
         "mysql_database": "kopano", "mysql_socket": "",
     },
     "dagent": {"lmtp_listen": "*%lo:2003", "server_bind": "", "lmtp_port": "2003", "server_bind_intf": ""},
     "gateway": {
         "imap_listen": "*%lo:143", "imaps_listen": "", "pop3_listen": "*%lo:110", "pop3s_listen": "",
-        "server_bind": "", "imap_enable": "yes", "imap_port": "143", "imaps_enable": "no", "imaps_port": "993",
+        "server_bind": "",
+        "imap_enable": "yes", "imap_port": "143", "imaps_enable": "no", "imaps_port": "993",
         "pop3_enable": "yes", "pop3_port": "110", "pop3s_enable": "no", "pop3s_port": "995",
         "server_socket": "http://localhost:236/",
         "ssl_certificate_file": "/etc/kopano/gateway/cert.pem",
@@ -50,7 +51,8 @@ _DEFAULTS = {
     },
     "ical": {
         "ical_listen": "*%lo:8080", "icals_listen": "",
-        "server_bind": "", "ical_enable": "yes", "ical_port": "8080", "icals_enable": "no", "icals_port": "8443",
+        "server_bind": "",
+        "ical_enable": "yes", "ical_port": "8080", "icals_enable": "no", "icals_port": "8443",
         "server_socket": "http://localhost:236/",
         "ssl_certificate_file": "/etc/kopano/ical/cert.pem",
         "ssl_private_key_file": "/etc/kopano/ical/privkey.pem",
@@ -160,7 +162,8 @@ class Values(dict):
 
     def __repr__(self):
         # type: () -> str
-        return "Values(%s)" % ", ".join("%s=%s" % (k, "***" if secret(k) else repr(v)) for k, v in self.items())
+        return "Values(%s)" % ", ".join(
+            "%s=%s" % (key, "***" if secret(key) else repr(value)) for key, value in self.items())
 
     __str__ = __repr__
 
@@ -191,11 +194,12 @@ def _read_into(values, path, environ, seen, depth):
                           "include them from one file")
     data = contents(path)
     if b"\0" in data:
-        raise ConfigError(path, "", "", "binary data in line %d" % (data[:data.index(b"\0")].count(b"\n") + 1),
-                          "restore the file")
-    for line in data.split(b"\n"):
-        for start in range(0, len(line), _LINE):
-            _take(values, line[start:start + _LINE].decode("utf-8", "surrogateescape"), path, environ, seen, depth)
+        line = data[:data.index(b"\0")].count(b"\n") + 1
+        raise ConfigError(path, "", "", "binary data in line %d" % line, "restore the file")
+    for raw in data.split(b"\n"):
+        for start in range(0, len(raw), _LINE):
+            text = raw[start:start + _LINE].decode("utf-8", "surrogateescape")
+            _take(values, text, path, environ, seen, depth)
 
 
 def _take(values, line, path, environ, seen, depth):
@@ -204,7 +208,8 @@ def _take(values, line, path, environ, seen, depth):
         name, _, argument = line[1:].replace("\t", " ").partition(" ")
         argument = argument.strip(_BLANKS)
         if name != "include" or not argument:
-            values.notes.append("%s: directive '!%s' is passed over" % (shown(path, 200), shown(name.strip(_BLANKS))))
+            values.notes.append("%s: directive '!%s' is passed over"
+                                % (shown(path, 200), shown(name.strip(_BLANKS))))
             return
         other = os.path.join(os.path.dirname(os.path.realpath(path)), argument)
         try:
@@ -248,7 +253,7 @@ def contents(path, limit=FILE_LIMIT):
     try:
         if os.fstat(fd).st_mode & 0o170000 != 0o100000:
             raise ConfigError(path, "", "", "not a regular file")
-        parts, size = [], 0
+        parts, size = [], 0     # type: List[bytes], int
         while True:
             part = os.read(fd, 65536)
             if not part:
@@ -306,11 +311,12 @@ def _run(argv, file, name, deadline):
     import time
     environ = dict(os.environ, LC_ALL="C.UTF-8")
     try:
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 env=environ, cwd="/", start_new_session=True)
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, env=environ, cwd="/", start_new_session=True)
     except (OSError, ValueError) as err:
         raise Unasked(file, "", "", "%s can't be run: %s" % (shown(argv[0], 200),
                                                              getattr(err, "strerror", None) or err))
+    assert child.stdout and child.stderr
     streams = {child.stdout.fileno(): [], child.stderr.fileno(): []}  # type: Dict[int, List[bytes]]
     limits = {child.stdout.fileno(): _DUMP_LIMIT, child.stderr.fileno(): _SAID_LIMIT}
     out, said = streams[child.stdout.fileno()], streams[child.stderr.fileno()]
@@ -363,8 +369,7 @@ def _parse_dump(data):
         if equals and value[:1] in ("", " ") and name and name.replace("_", "").isalnum():
             key = name
             values[key] = value.strip(_BLANKS)
-            if default:
-                values.defaults.add(key)
+            (values.defaults.add if default else values.defaults.discard)(key)
         elif key and line.strip(_BLANKS):       # forward_whitelist_domain_message has several lines
             values[key] += "\n" + line.strip(_BLANKS)
     return values
@@ -469,7 +474,7 @@ def absolute(path):
 # ---------------------------------------------------------------- what the settings mean
 
 class Database:
-    """Where kopano-server keeps its data: host, port, socket, user, password, name. repr() hides the password."""
+    """Where kopano-server keeps its data; repr() hides the password."""
 
     __slots__ = ("host", "port", "socket", "user", "password", "name")
 
@@ -548,9 +553,9 @@ class Settings:
         # type: () -> List[Endpoint]
         """Where the daemon listens, each place once. Raises ConfigError."""
         found = []      # type: List[Endpoint]
-        for _, _, endpoint in self.bindspecs():
-            if endpoint not in found:
-                found.append(endpoint)
+        for _, _, place in self.bindspecs():
+            if place not in found:
+                found.append(place)
         return found
 
     def bindspecs(self):
@@ -566,7 +571,8 @@ class Settings:
                         found.append((key, text, self._endpoint(key, text, protocol, tls, default)))
             if self._old_names() and self._switched_on(switch):
                 text = self._old_text(port_key)
-                found.append((port_key, text, self._endpoint(port_key, text, protocol, tls, 0)))
+                old_key = "server_bind" if self.get("server_bind") else port_key
+                found.append((old_key, text, self._endpoint(old_key, text, protocol, tls, 0)))
         if self.daemon == "server":
             found.extend(self._pipes())
         return found
@@ -634,8 +640,8 @@ class Settings:
         port = self.get("mysql_port") or "3306"
         if not number(port):
             raise ConfigError(self.path, "mysql_port", port, "not a port", "use 1..65535")
-        return Database(self.get("mysql_host"), number(port), self.get("mysql_socket"), self.get("mysql_user"),
-                        self.get("mysql_password"), self.get("mysql_database"))
+        return Database(self.get("mysql_host"), number(port), self.get("mysql_socket"),
+                        self.get("mysql_user"), self.get("mysql_password"), self.get("mysql_database"))
 
 
 def server_url(text):
@@ -661,7 +667,8 @@ def server_url(text):
         host, port, device = endpoint.host_port(place, "")
     except ValueError as err:
         raise ValueError(str(err).partition(": ")[2] or "bad address")
-    return Endpoint("soap", scheme == "https", host, port or (443 if scheme == "https" else 80), device=device)
+    tls = scheme == "https"
+    return Endpoint("soap", tls, host, port or (443 if tls else 80), device=device)
 
 
 def default_server(path):

@@ -1,6 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Start, stop and reload of a daemon.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import signal

@@ -1,9 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From a declaration to what is printed about it: OCF 1.1 meta-data and usage.
 
 Written without ocf.py: meta-data must work for any user on a machine that has
 nothing installed yet, and ocf.py escapes no XML.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 from kopano_ocf import VERSION
 

@@ -1,9 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The way of one monitor: find the process, ask it, weigh the answers.
 
 Each daemon is watched in one of four ways; a way is a function of the call, its
 instance and the living process, and returns a Verdict.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import time
 

@@ -1,9 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The health of a web page: webapp-health's start, stop and monitor.
 
 It owns no process.  That it was started is remembered in a state file, what it
 sees is told in a transient node attribute, and it never fails because of the page.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import time
 
@@ -157,9 +156,8 @@ def _status(call, webapp):
 def _behind(call, health, webapp):
     """What is wrong with the server that WebApp is configured for, in words."""
     from kopano_ocf import kopano_cfg
-    path = call.value("config")
     try:
-        server = str(kopano_cfg.default_server(path))
+        server = str(kopano_cfg.default_server(call.value("config")))
     except kopano_cfg.ConfigError as err:
         return str(err)
     seen = backend.reach(health.folder, server, call.deadline, call.value("ca_file") or None)

@@ -1,10 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Processes: which one is the daemon, what belongs to it, signals, waiting.
 
 A process is identified by its pid and start time, and known to be a daemon of
 ours by executable, role, configuration and pid namespace - never by a number
 or a name alone.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import time

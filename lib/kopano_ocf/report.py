@@ -1,11 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What an agent says: exit reason, log line, words at a terminal.
 
 ocf.py is loaded only when there is something to log: it costs more than a whole
 good monitor.  Its handlers know no INFO and take Pacemaker's HA_debug=0 for a
 wish to debug, so the environment is put right before it is imported, and its
 absence or a log file that can't be written never stops an action.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import sys

@@ -1,10 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Small files that agents remember things in between two calls.
 
 Each is text, `name value` a line below a version line, replaced by rename.
 Everything works when they are lost: reading never fails, it finds nothing;
 writing tells whether it worked.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 import errno
 import fcntl

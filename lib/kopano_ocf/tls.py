@@ -163,13 +163,17 @@ class Session:
         except (_ssl.SSLEOFError, _ssl.SSLZeroReturnError):
             raise EOFError
         except _ssl.SSLError as e:
-            text = getattr(e, "reason", None) or str(e)
+            # "[SSL: REASON] what OpenSSL says (_ssl.c:1)"; REASON is wrong when OpenSSL is newer than Python
+            text = str(e.args[-1]) if e.args else ""
+            text = text[text.find("] ") + 2 if "] " in text else 0:].rpartition(" (")[0] or text
             message = getattr(e, "verify_message", None)
-            if message or "CERTIFICATE_VERIFY" in text:
+            if message or "certificate verify failed" in text:
                 raise Untrusted(message or text)
-            if "CERTIFICATE_REQUIRED" in text:
+            if "certificate required" in text:
                 raise Refused("the server wants a client certificate")
-            raise Broken(text.replace("_", " ").lower())
+            if "unexpected eof" in text:
+                raise EOFError
+            raise Broken(text)
         except OSError:
             # an end of file that OpenSSL takes for an interrupted read
             raise EOFError

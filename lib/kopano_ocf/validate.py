@@ -1,11 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """validate-all: what is wrong with a resource's parameters, and with this host.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 
 Level 0 looks at the parameters alone, level 10 at the host too (validate_host). Silent when all is well.
 """
 from kopano_ocf import endpoint
-from kopano_ocf.kopano_cfg import number, shown
+from kopano_ocf.kopano_cfg import shown
 
 MYPY = False
 if MYPY:
@@ -51,7 +50,7 @@ def validate(agent, call, level, root=""):
     root   directory that stands for / (for tests)
     """
     found = list(_parameters(agent, call))
-    if level >= 10 and not found:
+    if level >= 10 and not any(finding.severity == ERROR for finding in found):
         from kopano_ocf import validate_host
         found += validate_host.findings(agent, call, root)
     return sorted(found, key=lambda finding: finding.severity != ERROR)
@@ -71,11 +70,12 @@ def _parameters(agent, call):
             elif parameter.form in _FORMS:
                 _FORMS[parameter.form](agent, text)
         except ValueError as err:
-            yield Finding(ERROR, CONFIGURED, "parameter %s = %s: %s" % (parameter.name, shown(text, 200), err))
-    if agent.parameter("test_user") and bool(call.raw("test_user")) != bool(call.raw("test_password_file")):
-        given, other = ("test_user", "test_password_file")[::1 if call.raw("test_user") else -1]
-        yield Finding(WARNING, 0, "parameter %s = %s: no login is possible without %s; set both or none"
-                      % (given, shown(call.raw(given), 200), other))
+            yield Finding(ERROR, CONFIGURED, "parameter %s = %s: %s"
+                          % (parameter.name, shown(text, 200), err))
+    for given, other in (("test_user", "test_password_file"), ("test_password_file", "test_user")):
+        if agent.parameter(given) and call.raw(given) and not call.raw(other):
+            yield Finding(WARNING, 0, "parameter %s = %s: no login is possible without %s; set both or none"
+                          % (given, shown(call.raw(given), 200), other))
 
 
 def _typed(parameter, text):
@@ -123,7 +123,8 @@ def _endpoints(agent, text):
     allowed = _SCHEMES.get(agent.listens, ())
     for word in text.split():
         if word.partition(":")[0] not in allowed:
-            raise ValueError("'%s': not one of %s" % (shown(word), " ".join(scheme + ":" for scheme in allowed)))
+            schemes = " ".join(scheme + ":" for scheme in allowed)
+            raise ValueError("'%s': not one of %s" % (shown(word), schemes))
     try:
         endpoint.parse_list(text, agent.listens)
     except ValueError as err:

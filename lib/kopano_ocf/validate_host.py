@@ -1,9 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """validate-all at level 10: what is wrong with this host for one agent.
 
-SPDX-License-Identifier: GPL-2.0-or-later
-
-A check is a generator of findings about one matter. It may fail on what it can't read: then it has nothing to say.
-An ERROR is what stops this daemon itself from starting here, everything else is a WARNING.
+A check is a generator of findings about one matter. It may fail on what it can't read: then it has nothing
+to say. An ERROR is what stops this daemon itself from starting here, everything else is a WARNING.
 """
 import os
 import stat
@@ -24,7 +23,8 @@ WEBAPP = "/etc/kopano/webapp/config.php"
 MAIN_CF = "/etc/postfix/main.cf"
 COROSYNC = "/etc/corosync/corosync.conf"
 _DUMP_SECONDS = 10.0
-_UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system",
+                 "/lib/systemd/system")
 # Units that Pacemaker itself wants running are no part of the boot's.
 _CLUSTERS = ("pacemaker.", "corosync.", "resource-agents-deps.")
 
@@ -37,15 +37,22 @@ def findings(agent, call, root=""):
     for check, agents in CHECKS:
         if agent.name not in agents:
             continue
-        try:
-            for finding in check(host):
-                if finding.text not in [other.text for other in found]:
-                    found.append(finding)
-        except ConfigError as err:
-            found.append(warning(err.file, err.key, err.value, err.wrong, err.remedy))
-        except (OSError, ValueError):
-            pass
+        for finding in _held(check, host):
+            if finding.text not in [other.text for other in found]:
+                found.append(finding)
     return found
+
+
+def _held(check, host):
+    # type: (Any, Host) -> Iterator[Finding]
+    """A check's findings; what it stumbles over is one, or nothing."""
+    try:
+        for finding in check(host):
+            yield finding
+    except ConfigError as err:
+        yield warning(err.file, err.key, err.value, err.wrong, err.remedy)
+    except (OSError, ValueError, LookupError):
+        pass
 
 
 def _text(file, key, value, wrong, remedy):
@@ -84,6 +91,11 @@ class Host:
         # type: (str) -> str
         """Where a path of this host is to be found."""
         return self.root + path
+
+    def plain(self, text):
+        # type: (str) -> str
+        """A text that begins with a path, without the root in front of it."""
+        return text[len(self.root):] if text.startswith(self.root) else text
 
     def executable(self):
         # type: () -> Optional[str]
@@ -185,7 +197,8 @@ def modules(host):
     try:
         __import__(name)
     except ImportError:
-        yield Finding(ERROR, INSTALLED, "the Python module %s is missing; install the package python3-%s" % (name, name))
+        yield Finding(ERROR, INSTALLED, "the Python module %s is missing; install the package python3-%s"
+                      % (name, name))
 
 
 def binary(host):
@@ -209,9 +222,9 @@ def config(host):
         if "does not know" not in why.wrong:
             yield warning(host.config, "", "", why.wrong, "see whether the daemon runs at all on this host")
     elif isinstance(why, ConfigError):
-        yield error(host.config, why.key, why.value or "(empty)", why.wrong, why.remedy)
+        yield error(host.plain(why.file), why.key, why.value or "(empty)", why.wrong, why.remedy)
     for note in settings.values.notes if settings and isinstance(settings.values, kopano_cfg.Values) else ():
-        yield Finding(WARNING, 0, "%s; remove the line" % note)
+        yield Finding(WARNING, 0, "%s; remove the line" % host.plain(note))
 
 
 def listeners(host):
@@ -244,7 +257,10 @@ def user(host):
 
 def directories(host):
     # type: (Host) -> Iterator[Finding]
-    """Where sockets and pid file go. A missing directory is made at start, below one that only root can write."""
+    """Where sockets and pid file go.
+
+    A missing directory is made at start, if it is below one that only root can write.
+    """
     settings = host.settings()
     if not settings:
         return
@@ -265,8 +281,8 @@ def directories(host):
         if not stat.S_ISDIR(seen.st_mode):
             yield tell(host.config, key, text, "%s is not a directory" % shown(folder, 200), "correct it")
         elif key == "pid_file" and not _may(seen, _user_or_root(host), 3):
-            yield warning(host.config, key, text, "%s can't write to %s" % (shown(settings.run_as_user), shown(folder, 200)),
-                          "chown %s %s" % (shown(settings.run_as_user), shown(folder, 200)))
+            names = shown(settings.run_as_user), shown(folder, 200)
+            yield warning(host.config, key, text, "%s can't write to %s" % names, "chown %s %s" % names)
 
 
 def _can_be_made(folder):
@@ -306,7 +322,8 @@ def writable(host):
     elif seen.st_mode & 0o020 and seen.st_gid != 0:
         yield warning(host.config, "", "", "group %d can write it" % seen.st_gid, mode)
     if seen.st_uid != 0:
-        yield warning(host.config, "", "", "it belongs to user %d, who can change what root starts" % seen.st_uid, mode)
+        yield warning(host.config, "", "",
+                      "it belongs to user %d, who can change what root starts" % seen.st_uid, mode)
 
 
 def boot(host):
@@ -327,8 +344,9 @@ def boot(host):
     for level in "2345":
         for name in _names(host.path("/etc/rc%s.d" % level)):
             if name.startswith("S") and name[1:3].isdigit() and name[3:] == "kopano-" + host.name:
-                yield warning("/etc/rc%s.d/%s" % (level, name), "", "", "init starts it at boot, beside the cluster",
-                              "update-rc.d kopano-%s disable, or chkconfig kopano-%s off" % (host.name, host.name))
+                yield warning("/etc/rc%s.d/%s" % (level, name), "", "",
+                              "init starts it at boot, beside the cluster",
+                              "update-rc.d {0} disable, or chkconfig {0} off".format("kopano-" + host.name))
                 return
 
 
@@ -351,8 +369,9 @@ def addresses(host):
         if endpoint.path or endpoint.host in ANY or not address.family(endpoint.host):
             continue
         if not address.is_local(endpoint.host) and not _on_link(host, endpoint.host):
-            yield warning(host.config, key, text, "%s is not an address of this host, nor of a network that it is in"
-                          % endpoint.host, "use the cluster IP or *")
+            yield warning(host.config, key, text,
+                          "%s is not an address of this host, nor of a network that it is in" % endpoint.host,
+                          "use the cluster IP or *")
     for key, text, endpoint in settings.bindspecs() if settings else ():
         if endpoint.device and not os.path.lexists(host.path("/sys/class/net/" + endpoint.device)):
             yield warning(host.config, key, text, "there is no network device '%s'" % shown(endpoint.device),
@@ -361,7 +380,7 @@ def addresses(host):
 
 def _on_link(host, place):
     # type: (Host, str) -> bool
-    """Whether an address is in a network that an interface of this host is in; so a cluster IP could come here."""
+    """Whether an address is in a network of one of this host's interfaces: a cluster IP could come."""
     import _socket
     from kopano_ocf import address
     family = address.family(place)
@@ -410,6 +429,7 @@ def loopback(host):
             given = "" if settings and settings.given(key) else " (default)"
             yield warning(host.config, key, text + given,
                           "%s reachable from this host only, not through a cluster IP" % why,
+                          "use the cluster IP" if key == "server_bind" else
                           "use the cluster IP or *, as *:%d" % endpoint.port)
 
 
@@ -428,20 +448,21 @@ def certificates(host):
         return
     # kopano-server does not start without them, the others leave their TLS listeners out.
     if host.name == "server":
-        tell, keys, password = error, ("server_ssl_key_file", "server_ssl_key_file"), settings.get("server_ssl_key_pass")
+        tell, keys = error, ("server_ssl_key_file", "server_ssl_key_file")
     else:
-        tell, keys, password = warning, ("ssl_certificate_file", "ssl_private_key_file"), ""
+        tell, keys = warning, ("ssl_certificate_file", "ssl_private_key_file")
     paths = [kopano_cfg.absolute(settings.get(key)) for key in keys]
     for key, path in sorted(set(zip(keys, paths))):
         try:
             kopano_cfg.contents(host.path(path))
         except ConfigError as err:
-            yield tell(host.config, key, path, err.wrong, "put key and certificate there or empty the TLS listen setting")
+            yield tell(host.config, key, path, err.wrong,
+                       "put key and certificate there or empty the TLS listen setting")
             return
         if not _may(os.stat(host.path(path)), _user_or_root(host), 4):
             yield warning(host.config, key, path, "%s can't read it" % shown(settings.run_as_user),
                           "chgrp %s and chmod g+r" % (shown(settings.run_as_group) or "root"))
-    wrong = _mismatch(host.path(paths[0]), host.path(paths[1]), password)
+    wrong = _mismatch(host.path(paths[0]), host.path(paths[1]), settings.get("server_ssl_key_pass"))
     if wrong:
         yield tell(host.config, keys[1], paths[1], wrong, "put a key and its certificate there")
     for finding in _expiry(host, keys[0], paths[0]):
@@ -452,10 +473,10 @@ def _mismatch(certificate, key, password):
     # type: (str, str, str) -> str
     """Why OpenSSL does not take key and certificate, "" when it does."""
     import ssl
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # always with a password, or OpenSSL asks for one at the terminal
-        context.load_cert_chain(certificate, key, password=lambda: password.encode("utf-8", "surrogateescape"))
+        context.load_cert_chain(certificate, key, lambda: password.encode("utf-8", "surrogateescape"))
     except ssl.SSLError as err:
         return "OpenSSL does not take it: %s" % shown(err.reason or str(err), 200)
     except (OSError, ValueError) as err:
@@ -471,8 +492,8 @@ def _expiry(host, key, path):
     if begin not in text:
         return
     import binascii
-    wrong = tls.judge(binascii.a2b_base64(text.partition(begin)[2].partition(end)[0].encode("ascii", "replace")),
-                      time.time())
+    inner = text.partition(begin)[2].partition(end)[0]
+    wrong = tls.judge(binascii.a2b_base64(inner.encode("ascii", "replace")), time.time())
     if wrong:
         yield warning(host.config, key, path, wrong, "renew it")
 
@@ -486,11 +507,12 @@ def authorities(host):
     import ssl
     try:
         kopano_cfg.contents(host.path(path))
-        ssl.SSLContext(ssl.PROTOCOL_TLS).load_verify_locations(host.path(path))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(host.path(path))
     except ConfigError as err:
         yield Finding(WARNING, 0, "parameter ca_file = %s: %s; correct it" % (shown(path, 200), err.wrong))
     except (OSError, ValueError):
-        yield Finding(WARNING, 0, "parameter ca_file = %s: no certificates in PEM form; correct it" % shown(path, 200))
+        yield Finding(WARNING, 0, "parameter ca_file = %s: no certificates in PEM form; correct it"
+                      % shown(path, 200))
 
 
 # ---------------------------------------------------------------- logging in
@@ -503,8 +525,8 @@ def admins(host):
         return
     names = settings.get("local_admin_users")
     if "root" not in names.split():
-        yield warning(host.config, "local_admin_users", names, "without root the agents' deep checks can't log on",
-                      "add root")
+        yield warning(host.config, "local_admin_users", names,
+                      "without root the agents' deep checks can't log on", "add root")
 
 
 def password(host):
@@ -516,11 +538,12 @@ def password(host):
     try:
         host.call.secret("test_password_file")
     except ValueError as err:
-        yield Finding(WARNING, 0, "parameter %s; correct it, or no test login is possible" % shown(str(err), 300))
+        yield Finding(WARNING, 0, "parameter %s; correct it, or no test login is possible"
+                      % shown(str(err), 300))
         return
     if os.stat(host.path(path)).st_mode & 0o077:
-        yield Finding(WARNING, 0, "parameter test_password_file = %s: others than its owner can read it; chmod 600 %s"
-                      % (shown(path, 200), shown(path, 200)))
+        yield Finding(WARNING, 0, "parameter test_password_file = %s: others than its owner can read it; "
+                      "chmod 600 %s" % (shown(path, 200), shown(path, 200)))
 
 
 # ---------------------------------------------------------------- kopano-server's data
@@ -529,7 +552,8 @@ def upgrade_lock(host):
     # type: (Host) -> Iterator[Finding]
     """A left-over lock file: the server can't take it, so its schema upgrade can't be recognised."""
     if os.path.lexists(host.path(LOCK_FILE)) and not _servers(holding=LOCK_FILE):
-        yield warning(LOCK_FILE, "", "", "left over, no kopano-server holds it: a schema upgrade can't be recognised",
+        yield warning(LOCK_FILE, "", "",
+                      "left over, no kopano-server holds it: a schema upgrade can't be recognised",
                       "remove it")
 
 
@@ -550,11 +574,14 @@ def attachments(host):
     # type: (Host) -> Iterator[Finding]
     """Attachments on this node's own disk; to be told only in a cluster, and where the server runs now."""
     settings = host.settings()
-    if not settings or host.nodes() < 2 or not settings.get("attachment_storage").startswith(("files", "auto")):
+    if not settings or host.nodes() < 2:
+        return
+    if not settings.get("attachment_storage").startswith(("files", "auto")):
         return
     path = kopano_cfg.absolute(settings.get("attachment_path"))
     if _servers() and os.stat(host.path(path)).st_dev == os.stat(host.path("/")).st_dev:
-        yield warning(host.config, "attachment_path", path, "on this node's own root file system, lost after a move",
+        yield warning(host.config, "attachment_path", path,
+                      "on this node's own root file system, lost after a move",
                       "put it on the storage that moves with the server")
 
 
@@ -598,7 +625,7 @@ def _reaches(target, listener):
 
 def _elsewhere(host, target):
     # type: (Host, Endpoint) -> bool
-    """Whether target is an address beyond this host's networks: another server than the one configured here."""
+    """Whether target is an address beyond this host's networks: not the server that is configured here."""
     from kopano_ocf import address
     return bool(address.family(target.host)) and not address.is_local(target.host) \
         and not _on_link(host, target.host)
@@ -622,14 +649,18 @@ def _misses(host, target, server):
     return "kopano-server does not listen there (%s: %s)" % (shown(server.path, 200), _listening(entries))
 
 
+def _place(host):
+    # type: (str) -> str
+    """A listener's address as clients write it."""
+    return "ADDRESS" if host in ANY else "[%s]" % host if ":" in host else host
+
+
 def _url(entries):
     # type: (List[Tuple[str, str, Endpoint]]) -> str
     """What a client should name to get to a server: its address, else its socket."""
     for _, _, endpoint in entries:
         if not endpoint.path and endpoint.device != "lo" and not _is_loopback(endpoint.host):
-            return "http%s://%s:%d/" % ("s" if endpoint.tls else "",
-                                        "ADDRESS" if endpoint.host in ANY else
-                                        "[%s]" % endpoint.host if ":" in endpoint.host else endpoint.host, endpoint.port)
+            return "http%s://%s:%d/" % ("s" if endpoint.tls else "", _place(endpoint.host), endpoint.port)
     paths = [endpoint.path for _, _, endpoint in entries if endpoint.path]
     return "file://" + paths[0] if paths else "where it listens"
 
@@ -668,7 +699,8 @@ def webapp(host):
         wrong = "WebApp on a node where kopano-server does not run can't reach it"
     if wrong:
         yield warning(path, "DEFAULT_SERVER", text, wrong,
-                      "use the server's cluster IP, as %s" % (_url(entries) if entries else "http://ADDRESS:236/"))
+                      "use the server's cluster IP, as %s"
+                      % (_url(entries) if entries else "http://ADDRESS:236/"))
 
 
 def postfix(host):
@@ -688,7 +720,8 @@ def postfix(host):
         entries = settings.bindspecs()
         wrong = ""
         if not any(_reaches(target, endpoint) for _, _, endpoint in entries):
-            wrong = "kopano-dagent does not listen there (%s: %s)" % (shown(host.config, 200), _listening(entries))
+            wrong = "kopano-dagent does not listen there (%s: %s)" % (
+                shown(host.config, 200), _listening(entries))
         elif host.nodes() > 1 and (target.path or _is_loopback(target.host)):
             wrong = "Postfix on a node where kopano-dagent does not run can't deliver"
         if wrong:
@@ -699,9 +732,7 @@ def _lmtp(entries):
     # type: (List[Tuple[str, str, Endpoint]]) -> str
     for _, _, endpoint in entries:
         if not endpoint.path and endpoint.device != "lo" and not _is_loopback(endpoint.host):
-            host = "ADDRESS" if endpoint.host in ANY else \
-                "[%s]" % endpoint.host if ":" in endpoint.host else endpoint.host
-            return "lmtp:%s:%d" % (host, endpoint.port)
+            return "lmtp:%s:%d" % (_place(endpoint.host), endpoint.port)
     return "lmtp:ADDRESS:2003"
 
 
@@ -722,7 +753,7 @@ CHECKS = (
     (user, _DAEMONS),
     (directories, _DAEMONS),
     (certificates, _TLS),
-    (writable, _DAEMONS + _PAGE),
+    (writable, _DAEMONS),
     (boot, _DAEMONS),
     (addresses, _LISTENING),
     (loopback, _LISTENING),

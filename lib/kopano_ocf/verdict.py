@@ -1,9 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What looks amount to: the table of monitor's verdicts as code.  No I/O here.
 
 A fault that a restart can cure is 1; one that it can't cure is 190 (degraded:
 success for Pacemaker, but shown); a clean absence is 7.
-
-SPDX-License-Identifier: GPL-2.0-or-later
 """
 from kopano_ocf import talk
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -23,7 +24,8 @@ from kopano_site import ADDRESS, CLONED, CONFIGURATION, DAEMONS, GROUPED, MAILBO
 from namespaces import LabError  # noqa: E402
 from timeline import Timeline  # noqa: E402
 
-COLOURS = {"title": "1;36", "good": "32", "bad": "1;31", "dim": "2", "plain": "0"}
+WIDTH = 90                  # of what is told, in characters
+COLOURS = {"title": "1;36", "good": "32", "warn": "33", "bad": "1;31", "dim": "2", "plain": "0"}
 
 
 def paint(words, colour):
@@ -61,35 +63,38 @@ class Demo:
     def say(self, words, colour="plain", at=None, who=""):
         """One line: seconds since the step's begin, who, what."""
         seconds = (at or time.time()) - self.step_begin
-        print(f"  {seconds:6.1f} s  " + paint(f"{who:<6} {words}", colour), flush=True)
+        lines = textwrap.wrap(words, WIDTH, break_long_words=False, break_on_hyphens=False)
+        print(f"  {seconds:6.1f} s  {who:<6} " + f"\n{'':20}".join(paint(line, colour) for line in lines), flush=True)
 
     def tell_news(self):
         """What Pacemaker saw and did since the last time, in a few lines."""
-        plans = {}                      # what is planned -> resources, of one transition
+        plans = {}                      # (DC, what is planned) -> events, of one decision
         for event in self.timeline.news():
             if event.at < self.step_begin - 0.05:
                 continue
             if event.kind == "plan":
                 plans.setdefault((event.node, event.text), []).append(event)
                 continue
-            if event.kind in ("probe", "monitor") and event.good or event.kind == "node" and event.good:
-                continue
+            if event.kind in ("probe", "monitor", "node") and event.good or event.text == "Cancelled":
+                continue                # the usual
             self.tell_plans(plans)
             words = {"node": f"sees {event.subject} {event.text}",
                      "fence": f"{event.text.split()[0]} of {event.subject}, "
                               f"asked of its BMC: {event.text.rpartition(': ')[2]}"
                      }.get(event.kind, f"{event.kind} {event.subject}: {event.text}")
-            self.say(words, "good" if event.good else "bad", event.at, event.node)
+            colour = "good" if event.good else "warn" if event.text.startswith("degraded") else "bad"
+            self.say(words, colour, event.at, event.node)
         self.tell_plans(plans)
 
     def tell_plans(self, plans):
         """Pacemaker's decisions, those of one kind in one line, each told once a step."""
         for (_, text), events in plans.items():
-            subjects = [event.subject for event in events if (event.subject, text) not in self.planned]
+            subjects = [subject for subject in dict.fromkeys(event.subject for event in events)
+                        if (subject, text) not in self.planned]
             self.planned.update((subject, text) for subject in subjects)
             verb, _, rest = text.partition(" ")
             if subjects:
-                self.say(f"decides: {verb} {', '.join(subjects)} {rest}".rstrip(), "plain", events[0].at, "")
+                self.say(f"decides: {verb} {', '.join(subjects)} {rest}".rstrip(), "plain", events[0].at)
         plans.clear()
 
     def follow(self, condition, timeout, what):
@@ -122,11 +127,13 @@ class Demo:
     def load(self):
         """The configuration makes it a Kopano cluster."""
         names = [name for name in sorted(os.listdir(CONFIGURATION)) if name.endswith(".crm")]
-        self.step(f"The configuration is loaded: {os.path.relpath(CONFIGURATION, ROOT)}/{{{', '.join(names)}}}")
+        self.step(f"The configuration is loaded: {os.path.relpath(CONFIGURATION, ROOT)}")
         self.site.load()
-        self.say("crmsh has loaded it without a warning", "good")
-        self.follow(self.everything_runs, 90, "every resource started")
+        self.say(f"crmsh has loaded {', '.join(names)} without a warning (in 020 the lab's own fence device)", "good")
+        self.follow(self.site.everything_runs, 90, "everything runs")
         self.follow(self.serves, 30, "Kopano serves")
+        self.lab.settle()
+        self.tell_news()
         self.say(f"server, LMTP, IMAP and CalDAV answer on {ADDRESS}", "good")
         self.places()
 
@@ -165,11 +172,13 @@ class Demo:
         survivor = self.lab.others(victim)[0]
         self.step(f"{victim.name}, where Kopano runs, loses its power")
         victim.power_off()
-        self.follow(lambda: self.everything_runs(survivor) and self.serves(), 120, f"everything runs on {survivor.name}")
+        self.follow(lambda: self.lab.where("kopano-monitor", survivor) == [survivor.name] and self.serves(), 120,
+                    f"Kopano serves from {survivor.name}")
         self.say(f"server, LMTP, IMAP and CalDAV answer again, from {survivor.name}, "
                  f"{time.time() - self.step_begin:.1f} s after the power cut", "good")
-        self.lab.wait_online(node=survivor)
+        self.follow(lambda: self.lab.status(survivor).online.get(victim.name), 60, f"{victim.name} joins again")
         self.say(f"{victim.name}, rebooted by its BMC, has joined again", "good")
+        self.follow(lambda: self.site.everything_runs(survivor.name), 60, "Apache runs on both nodes again")
         self.lab.settle(node=survivor)
         self.tell_news()
         self.places()
@@ -183,16 +192,6 @@ class Demo:
             self.say(f"IMAP {ADDRESS}:{PORTS['gateway']} has {subject!r}", "good")
         if subjects != ["the mail from before", "the mail from after"]:
             raise LabError(f"the inbox should hold the two mails that were delivered, it holds {subjects}")
-
-    def everything_runs(self, survivor=None):
-        """Whether all resources run, those of the groups on `survivor` when given."""
-        status = self.lab.status(survivor)
-        if not status:
-            return False
-        places = [status.running.get(resource, []) for resource in GROUPED]
-        if survivor:
-            return all(place == [survivor.name] for place in places)
-        return all(len(place) == 1 for place in places) and all(len(status.running.get(name, [])) == 2 for name in CLONED)
 
     def serves(self):
         """Whether all four services answer a client outside the nodes."""

@@ -165,10 +165,22 @@ class Site:
             return f"op monitor interval={max(1, round(int(found[1]) * self.interval))}s"
         return re.sub(r"op monitor interval=(\d+)s", shorter, text)
 
+    def everything_runs(self, on=None):
+        """Whether every resource runs, those of the groups all on the node named `on` when given."""
+        status = self.lab.status(self.lab[on] if on else None)
+        if not status:
+            return False
+        up = [node.name for node in self.lab if status.online.get(node.name)]
+        return (all(status.running.get(resource, []) in ([[on]] if on else [[name] for name in up])
+                    for resource in GROUPED) and
+                all(sorted(status.running.get(resource, [])) == sorted(up) for resource in CLONED))
+
     def wait_started(self, on=None, timeout=60):
-        """Until every resource runs (those of the groups on node `on` when given) and the cluster is idle."""
-        for resource in GROUPED:
-            self.lab.wait_started(resource, on=on, timeout=timeout)
+        """Until everything_runs(), and the cluster is idle."""
+        try:
+            wait_for(lambda: self.everything_runs(on), timeout, f"everything runs{f' on {on}' if on else ''}", every=0.1)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.lab.report()}") from None
         self.lab.settle(timeout=timeout, node=self.lab[on] if on else None)
 
     def create_user(self):
@@ -189,8 +201,7 @@ class Site:
 
     def restore(self):
         """All nodes up, everything running, no failure remembered: the state before a drill."""
-        for node in self.lab:
-            node.power_on()
+        self.lab.boot()
         self.lab.wait_online()
         status = self.lab.status()
         for resource in sorted({failure[0] for failure in status.failures if failure[0]}):

@@ -157,7 +157,8 @@ class Lab:
         """Build the networks and boot all nodes; their cluster software is starting on return."""
         try:
             self._hub = subprocess.Popen(["unshare", "--net", "--pid", "--fork", "--kill-child=SIGKILL", "cat"],
-                                         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+                                         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=ENVIRONMENT,
+                                         start_new_session=True)
             self.client = wait_for(lambda: children(self._hub.pid), 10, "the hub", every=0.005)[0]
             self._ip("link set lo up")
             for device, network in self.NETWORKS.items():
@@ -173,10 +174,16 @@ class Lab:
             raise
         return self
 
+    def boot(self):
+        """Switch on what is off, now."""
+        self.bmc.forget_boots()
+        for node in self:
+            node.power_on()
+
     def down(self):
         """End every process of the lab and forget its files."""
         if self.bmc:
-            self.bmc.close()            # before the nodes: nobody may switch one on again
+            self.bmc.close()            # before the nodes end: nobody may switch one on again
         for node in self:
             node.dismantle()
         if self._hub:
@@ -225,8 +232,9 @@ class Lab:
         self._ip(f"link set {port} master br-{device} {'down' if device in node.unplugged else 'up'}")
 
     def link(self, node, device, state):
-        """Set a node's cable "up" or "down"."""
-        self._ip(f"link set {node.name}-{device} {state}")
+        """Set a node's cable "up" or "down"; a node that is off has none before it boots."""
+        if node.alive():
+            self._ip(f"link set {node.name}-{device} {state}")
 
     def outside(self, function):
         """Call `function()` with its sockets opened in the LAN, outside all nodes; returns its result."""

@@ -37,6 +37,7 @@ class Node:
         self.disks = {}                     # path in the node -> LoopDevice
         self.unplugged = set()              # cables that stay out, across reboots too
         self._process = None
+        self._dismantled = False
         self._power = threading.Lock()      # the BMC and a drill may both be at the switch
         for name in ("upper", "work", "root"):
             os.makedirs(f"{self.directory}/{name}")
@@ -61,7 +62,7 @@ class Node:
     def power_on(self, start_cluster=True):
         """Boot; returns when the node is up (its cluster software is then starting)."""
         with self._power:
-            if not self.alive():
+            if not self.alive() and not self._dismantled:
                 self._boot(start_cluster)
 
     def _boot(self, start_cluster):
@@ -80,7 +81,8 @@ class Node:
         with open(f"{self.directory}/console.log", "ab") as console:
             self._process = subprocess.Popen(
                 UNSHARE + ["/usr/bin/python3", "-Iu", f"{HERE}/node_init.py", f"{self.directory}/config.json"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console, env=ENVIRONMENT, cwd="/")
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console, env=ENVIRONMENT, cwd="/",
+                start_new_session=True)                 # Ctrl-C is for the lab, not for its machines
         self.pid = wait_for(lambda: children(self._process.pid), 10, f"{self.name}: PID 1", every=0.005)[0]
         for device in self.lab.NETWORKS:
             self.lab.connect(self, device)
@@ -111,6 +113,7 @@ class Node:
     def dismantle(self):
         """The end of the lab: no need to be gentle or to look real."""
         with self._power:
+            self._dismantled = True         # a boot that is waiting for the switch comes too late
             if self.alive():
                 self._die()
             for loop in self.disks.values():

@@ -108,7 +108,8 @@ def test_power_cut_of_the_node_with_everything(drill):
     drill.deliver("after the power cut")
     assert drill.subjects() == earlier + ["after the power cut"]
     assert drill.lab.bmc.fenced() == drill.fenced_before + [victim.name]
-    # the node is back, and takes nothing back
+    # the node comes back, and takes nothing back
+    drill.lab.boot()
     drill.lab.wait_online(node=survivor)
     drill.lab.settle(node=survivor)
     assert {drill.active(resource) for resource in GROUPED} == {survivor}

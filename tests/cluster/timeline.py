@@ -12,6 +12,7 @@ ACTION = re.compile(r"Actions: (?P<verb>Fence \(\w+\)|\S+) +(?P<resource>\S+) +(
 FENCED = re.compile(r"Operation '(?P<action>\w+)' targeting (?P<target>\S+) by (?P<by>\S+) for \S+: "
                     r"(?P<result>[^|]*?) *(?:\||$)")
 MEMBER = re.compile(r"Node (?P<target>\S+) state is now (?P<state>\w+)")
+PLACE = re.compile(r"\( *(\S+)(?: -> (\S+))? *\)")
 QUIET = ("Leave", "Calculated")
 
 
@@ -51,7 +52,7 @@ def parse(line):
     if daemon == "schedulerd" and (action := ACTION.match(text)):
         if action["verb"] in QUIET:
             return None
-        rest = " ".join(action["rest"].split())
+        rest = PLACE.sub(lambda place: f"{place[1]} to {place[2]}" if place[2] else f"on {place[1]}", action["rest"])
         return Event(at, node, "plan", action["resource"], f"{action['verb']} {rest}", True)
     if daemon == "fenced" and (fenced := FENCED.match(text)):
         return Event(at, node, "fence", fenced["target"],

@@ -25,7 +25,7 @@ CREATE USER kopano@localhost IDENTIFIED BY 'geheim'; GRANT ALL ON kopano.* TO ko
 CREATE USER open@'127.0.0.1';
 CREATE USER odd@'127.0.0.1' IDENTIFIED BY 'p\xe4ss$''"\\\\ word'; GRANT ALL ON kopano.* TO odd@'127.0.0.1';
 INSTALL SONAME 'auth_ed25519';
-CREATE USER modern@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('geheim'); GRANT ALL ON kopano.* TO modern@'127.0.0.1';
+CREATE USER modern@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('geheim');
 CREATE USER other@localhost IDENTIFIED VIA unix_socket;
 DELETE FROM mysql.global_priv WHERE host='::1'; FLUSH PRIVILEGES;
 CREATE USER locked@'127.0.0.1' IDENTIFIED BY 'geheim' ACCOUNT LOCK;
@@ -47,8 +47,8 @@ class Server:
 
     def start(self):
         self.process = subprocess.Popen(
-            ["mariadbd", "--no-defaults", "--user=root", "--datadir=" + self.folder + "/data", "--port=%d" % PORT,
-             "--bind-address=*", "--socket=" + self.socket, "--max-connections=10",
+            ["mariadbd", "--no-defaults", "--user=root", "--datadir=" + self.folder + "/data",
+             "--port=%d" % PORT, "--bind-address=*", "--socket=" + self.socket, "--max-connections=10",
              "--skip-name-resolve", "--innodb-buffer-pool-size=8M", "--pid-file=" + self.folder + "/pid"],
             stderr=open(self.folder + "/log", "w"))
         end = time.monotonic() + 30
@@ -57,7 +57,8 @@ class Server:
                 self.connection().close()
                 return
             except OSError:
-                assert time.monotonic() < end and self.process.poll() is None, open(self.folder + "/log").read()
+                running = self.process.poll() is None
+                assert running and time.monotonic() < end, open(self.folder + "/log").read()
                 time.sleep(0.02)
 
     def connection(self):
@@ -161,7 +162,8 @@ def test_nothing_is_left_behind(server):
     before = aborted()
     for _ in range(20):
         assert ask().how == talk.FINE
-    wait_for(lambda: server.sql("SELECT count(*) FROM information_schema.processlist WHERE user='kopano'").strip() == "0")
+    count = "SELECT count(*) FROM information_schema.processlist WHERE user='kopano'"
+    wait_for(lambda: server.sql(count).strip() == "0")
     assert aborted() == before
 
 

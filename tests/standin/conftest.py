@@ -7,7 +7,7 @@ import pytest
 
 from world import World
 
-_HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).parent
 
 
 def pytest_configure(config):
@@ -15,27 +15,31 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    if os.environ.get("KOPANO_SBIN"):
-        for item in items:
-            if item.path.parent == _HERE:
-                item.add_marker(pytest.mark.skip(reason="proves the stand-ins; KOPANO_SBIN names real daemons"))
+    if not os.environ.get("KOPANO_SBIN"):
+        return
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.skip(reason="proves the stand-ins; KOPANO_SBIN names real daemons"))
 
 
+@pytest.fixture(scope="session", params=(8, 9, 11), ids=lambda number: "g%d" % number)
+def generation(request):
+    return request.param
 
 
-@pytest.fixture(params=(8, 9, 11), ids=lambda number: "g%d" % number)
-def world(request):
-    """The database runs, no daemon does; user alice exists once a server has run (with_alice)."""
-    made = World.shared(request.param, tls=True)
+@pytest.fixture
+def world(generation):
+    """The database runs, no daemon does."""
+    made = World.shared(generation, tls=True)
     made.database.start()
     yield made
     made.release()
 
 
 @pytest.fixture
-def world11(request):
-    """For what takes long and is the same in all generations."""
-    made = World.shared(11, tls=True)
-    made.database.start()
-    yield made
-    made.release()
+def mail(world):
+    """A running server with the user alice."""
+    world.up("server")
+    if "alice" not in world.users:
+        world.add_user("alice", "secret")
+    return world

@@ -11,7 +11,6 @@ from kopano_ocf.endpoint import Endpoint, parse
 from kopano_ocf.kopano_cfg import ConfigError, Missing, Rejected, Settings, Unasked, bindspec, dump, read
 
 
-
 @pytest.fixture
 def cfg(tmp_path):
     """Write a configuration file; its path."""
@@ -44,7 +43,7 @@ def urls(daemon, values, environ=None):
     ("", {}),
     ("a = \xe4\n", {"a": "\xe4"}),
     (b"a = \xe4\n", {"a": "\udce4"}),           # Latin-1 from the old days
-    (b"\xef\xbb\xbfa = b\n", {"\ufeffa": "b"}),  # the daemons know no byte order mark: an unknown option there too
+    (b"\xef\xbb\xbfa = b\n", {"\ufeffa": "b"}),      # the daemons know no byte order mark either
 ])
 def test_lines(cfg, text, wanted):
     assert read(cfg(text)) == wanted
@@ -52,7 +51,8 @@ def test_lines(cfg, text, wanted):
 
 def test_long_values_are_cut_like_the_daemons_do(cfg):
     assert read(cfg("a = " + "x" * 2000))["a"] == "x" * 1023
-    assert read(cfg("a = " + "\xe4" * 1000))["a"].encode("utf-8", "surrogateescape") == ("\xe4" * 1000).encode()[:1023]
+    umlauts = "\xe4" * 1000
+    assert read(cfg("a = " + umlauts))["a"].encode("utf-8", "surrogateescape") == umlauts.encode()[:1023]
 
 
 def test_a_line_over_4095_bytes_goes_on_as_a_new_line(cfg):
@@ -73,7 +73,8 @@ def test_include(cfg, tmp_path):
     (tmp_path / "more").mkdir()
     cfg("a = more\n!include last.cfg\n", "more/some.cfg")
     cfg("c = last\n", "more/last.cfg")
-    assert read(cfg("a = first\nb = first\n!include more/some.cfg\n")) == {"a": "more", "b": "first", "c": "last"}
+    values = read(cfg("a = first\nb = first\n!include more/some.cfg\n"))
+    assert values == {"a": "more", "b": "first", "c": "last"}
 
 
 def test_an_include_of_itself_ends(cfg):
@@ -127,9 +128,9 @@ def test_a_nul_byte_in_the_name():
 
 
 def test_secrets_are_never_shown(cfg):
-    values = read(cfg("mysql_password = geheim\nserver_ssl_key_pass = geheim\nsslkey_pass = geheim\nmysql_user = me\n"))
+    values = read(cfg("mysql_password = geheim\nserver_ssl_key_pass = geheim\nsslkey_pass = geheim\n"))
     conf = Settings("server", values, "server.cfg", {})
-    shown = [repr(values), str(values), "%s" % values, repr(conf), str(conf), repr(conf.database()), str(conf.database()),
+    shown = [repr(values), str(values), repr(conf), str(conf), repr(conf.database()), str(conf.database()),
              repr(ConfigError("f", "mysql_password", "geheim", "bad")),
              str(ConfigError("f", "mysql_password", "geheim", "bad"))]
     assert not [text for text in shown if "geheim" in text]
@@ -146,7 +147,8 @@ def test_messages_are_one_printable_line():
 
 @pytest.mark.parametrize("daemon, values, wanted", [
     # 11: the defaults
-    ("server", {}, ["http://*%lo:236", "soap+unix:/var/run/kopano/server.sock", "soap+unix:/var/run/kopano/prio.sock"]),
+    ("server", {}, ["http://*%lo:236", "soap+unix:/var/run/kopano/server.sock",
+                    "soap+unix:/var/run/kopano/prio.sock"]),
     ("dagent", {}, ["lmtp://*%lo:2003"]),
     ("gateway", {}, ["imap://*%lo:143", "pop3://*%lo:110"]),
     ("ical", {}, ["http://*%lo:8080"]),
@@ -161,9 +163,10 @@ def test_messages_are_one_printable_line():
     ("server", {"server_listen": "unix:/run/extra.sock  *:236"},
      ["soap+unix:/run/extra.sock", "http://*:236", "soap+unix:/var/run/kopano/server.sock",
       "soap+unix:/var/run/kopano/prio.sock"]),
-    ("server", {"server_listen": "sctp:*:236", "server_pipe_enabled": "false", "server_pipe_priority": ""}, []),
-    ("server", {"server_listen": "", "server_pipe_name": "run/server.sock", "server_pipe_priority": "run/prio.sock"},
-     ["soap+unix:/run/server.sock", "soap+unix:/run/prio.sock"]),
+    ("server", {"server_listen": "sctp:*:236", "server_pipe_enabled": "false", "server_pipe_priority": ""},
+     []),
+    ("server", {"server_listen": "", "server_pipe_name": "run/s", "server_pipe_priority": "run/p"},
+     ["soap+unix:/run/s", "soap+unix:/run/p"]),
     ("dagent", {"lmtp_listen": "*:2003 *:2003"}, ["lmtp://*:2003"]),
     ("dagent", {"lmtp_listen": ":2003"}, ["lmtp://*:2003"]),
     ("gateway", {"imap_listen": "", "pop3_listen": "", "imaps_listen": "*:993", "pop3s_listen": "[::]:995"},
@@ -179,9 +182,11 @@ def test_messages_are_one_printable_line():
     # 8.0 to 8.4, as in the manual
     ("server", {"server_bind": "192.168.122.100", "server_pipe_priority": ""},
      ["http://192.168.122.100:236", "soap+unix:/var/run/kopano/server.sock"]),
-    ("server", {"server_tcp_enabled": "no", "server_pipe_priority": ""}, ["soap+unix:/var/run/kopano/server.sock"]),
-    ("server", {"server_port": "1236", "unix_socket": "/run/s", "server_pipe_priority": "", "server_ssl_enabled": "yes",
-                "server_ssl_port": "1237"}, ["http://*:1236", "https://*:1237", "soap+unix:/run/s"]),
+    ("server", {"server_tcp_enabled": "no", "server_pipe_priority": ""},
+     ["soap+unix:/var/run/kopano/server.sock"]),
+    ("server", {"server_port": "1236", "unix_socket": "/run/s", "server_pipe_priority": "",
+                "server_ssl_enabled": "yes", "server_ssl_port": "1237"},
+     ["http://*:1236", "https://*:1237", "soap+unix:/run/s"]),
     ("dagent", {"server_bind": "192.168.122.100"}, ["lmtp://192.168.122.100:2003"]),
     ("dagent", {"lmtp_port": "24", "server_bind_intf": "eth0"}, ["lmtp://*%eth0:24"]),
     ("gateway", {"server_bind": "::1", "imaps_enable": "yes", "pop3_enable": "no"},
@@ -248,7 +253,8 @@ def test_server(daemon, values, environ, wanted):
     assert str(Settings(daemon, values, environ=environ).server()) == wanted
 
 
-@pytest.mark.parametrize("text", ["ftp://x", "/run/x", "http:x", "http://a b:236/", "http://::1/", "file://", "http://x:0/"])
+@pytest.mark.parametrize("text", ["ftp://x", "/run/x", "http:x", "http://a b:236/", "http://::1/", "file://",
+                                  "http://x:0/"])
 def test_bad_server_socket(text):
     with pytest.raises(ConfigError) as caught:
         Settings("gateway", {"server_socket": text}, "gw.cfg", {}).server()
@@ -264,7 +270,8 @@ def test_bad_listen_names_file_key_and_value():
 
 def test_database_defaults_and_bad_port():
     base = Settings("server", {}, environ={}).database()
-    assert (base.host, base.port, base.socket, base.user, base.name) == ("localhost", 3306, "", "root", "kopano")
+    assert (base.host, base.port, base.socket) == ("localhost", 3306, "")
+    assert (base.user, base.password, base.name) == ("root", "", "kopano")
     for port in ("0", "65536", "x", "-1", "123456", "\u0661"):
         with pytest.raises(ConfigError):
             Settings("server", {"mysql_port": port}, environ={}).database()
@@ -273,9 +280,10 @@ def test_database_defaults_and_bad_port():
 # ---------------------------------------------------------------- bind specifications
 
 @pytest.mark.parametrize("text", [
-    "", "x", "foo:236", "1.2.3.4", "1.2.3.4:", "1.2.3.4:0", "1.2.3.4:65536", "1.2.3.4:+1", "1.2.3.4:1x", "[::1]", "[::1",
-    "::1:236", "*", "*%lo", "*%a-name-longer-than-15:1", "1.2.3.4%..//x:1", "unix:", "unix:" + "x" * 200, "a b:1", "*:1\0",
-    "1.2.3.4:\u0661", "\u0661.2.3.4:1", "*:" + "9" * 5000, "[::1]x:1", "[%]:1", "1.2.3.4%%lo:1:2",
+    "", "x", "foo:236", "1.2.3.4", "1.2.3.4:", "1.2.3.4:0", "1.2.3.4:65536", "1.2.3.4:+1", "1.2.3.4:1x",
+    "[::1]", "[::1", "::1:236", "*", "*%lo", "*%a-name-longer-than-15:1", "1.2.3.4%..//x:1", "unix:",
+    "unix:" + "x" * 200, "a b:1", "*:1\0", "1.2.3.4:\u0661", "\u0661.2.3.4:1",
+    "*:" + "9" * 5000, "[::1]x:1", "[%]:1", "1.2.3.4%%lo:1:2",
 ])
 def test_bad_bindspecs(text):
     with pytest.raises(ValueError) as caught:
@@ -307,7 +315,8 @@ LINES = st.lists(st.one_of(
     st.binary(max_size=40),
     st.sampled_from(sorted(k.encode() + b" = " for k in kopano_cfg._DEFAULTS["server"])).flatmap(
         lambda key: st.binary(max_size=30).map(lambda value: key + value)),
-    st.sampled_from([b"!include x.cfg", b"!propmap a", b"server_listen = *:236", b"\xef\xbb\xbf", b"mysql_port=$X"]),
+    st.sampled_from([b"!include x.cfg", b"!propmap a", b"server_listen = *:236", b"\xef\xbb\xbf",
+                     b"mysql_port=$X"]),
 ), max_size=12).map(b"\n".join)
 
 
@@ -369,17 +378,19 @@ def soon(seconds=10):
 
 
 def test_dump(daemon):
-    values = dump(daemon("echo 'a = 1'; echo '# b = 2'; echo more; echo; echo 'c ='; echo noise >&2"), "/x.cfg", [], soon())
+    values = dump(daemon("echo 'a = 1'; echo '# b = 2'; echo more; echo; echo 'c ='; echo noise >&2"),
+                  "/x.cfg", [], soon())
     assert values == {"a": "1", "b": "2\nmore", "c": ""}
     assert values.dumped and values.defaults == {"b"}
 
 
 def test_dump_is_asked_with_the_callers_words(daemon, tmp_path):
-    path = daemon("echo \"argv = $*\"; echo \"locale = $LC_ALL\"; echo \"cwd = $PWD\"; readlink /proc/self/fd/0 >&2\n"
-                  "echo \"session = $(ps -o sid= -p $$) $$\"", "kopano-dagent")
+    path = daemon("echo \"argv = $*\"; echo \"locale = $LC_ALL\"; echo \"cwd = $PWD\"\n"
+                  "echo \"input = $(readlink /proc/self/fd/0)\"\n"
+                  "echo \"session = $(cut -d ' ' -f 6 /proc/$$/stat) $$\"", "kopano-dagent")
     values = dump(path, "/etc/kopano/dagent.cfg", ["-l"], soon())
     assert values["argv"] == "-l -c /etc/kopano/dagent.cfg --dump-config"
-    assert values["locale"] == "C.UTF-8" and values["cwd"] == "/"
+    assert (values["locale"], values["cwd"], values["input"]) == ("C.UTF-8", "/", "/dev/null")
     assert len(set(values["session"].split())) == 1
     assert dump(path, "", ["-l"], soon())["argv"] == "-l --dump-config"
 
@@ -391,8 +402,8 @@ def test_rejected_whatever_the_exit_code(daemon, cfg, code):
                     "echo '[=======] Server shutdown complete.' >&2; exit %d" % code)
     with pytest.raises(Rejected) as caught:
         dump(binary, path, [], soon())
-    assert str(caught.value) == (path + ": bogus_key: '7': kopano-server says: Unknown option \"bogus_key\" found!; "
-                                 "correct or remove it")
+    assert str(caught.value) == (path + ": bogus_key: '7': kopano-server says: Unknown option \"bogus_key\" "
+                                 "found!; correct or remove it")
 
 
 def test_rejected_old_name_names_the_new_one(daemon, cfg):
@@ -400,8 +411,9 @@ def test_rejected_old_name_names_the_new_one(daemon, cfg):
                     "echo '[crit   ] Config error: Unknown option \"server_bind\" found!' >&2; exit 255")
     with pytest.raises(Rejected) as caught:
         dump(binary, cfg("server_tcp_port = 236\n"), [], soon())
-    assert str(caught.value).endswith("server_tcp_port: '236': kopano-server says: Unknown option \"server_tcp_port\" "
-                                      "found! (and 1 more); since Kopano 8.7 use server_listen")
+    assert str(caught.value).endswith(
+        "server_tcp_port: '236': kopano-server says: Unknown option \"server_tcp_port\" found! (and 1 more); "
+        "since Kopano 8.7 use server_listen")
 
 
 def test_rejected_never_shows_a_secret(daemon, cfg):
@@ -453,7 +465,8 @@ def test_dump_of_what_can_not_be_run(binary):
 
 def test_a_version_without_dump_config(daemon):
     """Before 8.6 the option counts as a setting without a value."""
-    binary = daemon("echo \"[crit   ] Config error: Commandline option 'dump-config' cannot be empty!\" >&2; exit 255")
+    binary = daemon("echo \"[crit   ] Config error: Commandline option 'dump-config' cannot be empty!\" >&2\n"
+                    "exit 255")
     with pytest.raises(Unasked):
         dump(binary, "/x.cfg", [], soon())
 

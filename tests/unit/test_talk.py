@@ -20,7 +20,7 @@ from kopano_ocf import talk, tls
 from kopano_ocf.endpoint import Endpoint, parse
 from kopano_ocf.probe import caldav, imap, lmtp, pop3, soap
 from kopano_ocf.talk import feed, run
-from scripted import Peer, descriptors, dialogue
+from scripted import Peer, descriptors, dialogue, left_open, server_side
 
 LIB = os.path.dirname(os.path.dirname(os.path.abspath(talk.__file__)))
 HOWS = {talk.FINE, talk.REFUSED, talk.SILENT, talk.CLOSED, talk.NONSENSE, talk.UNAVAILABLE, talk.DENIED,
@@ -47,7 +47,7 @@ def soon(seconds):
 def no_descriptor_is_left():
     before = descriptors()
     yield
-    assert not set(descriptors()) - set(before)
+    assert not left_open(before)
 
 
 def one(endpoint, probe=imap.noop, seconds=10, **words):
@@ -462,17 +462,12 @@ def certs(tmp_path_factory):
     made = {"ca": certificates.make(folder / "ca", "Test CA", ca=True)}
     made["good"] = certificates.make(folder / "good", authority=made["ca"])
     made["self"] = certificates.make(folder / "self")
-    made["other"] = certificates.make(folder / "other", "other.example", "DNS:other.example", authority=made["ca"])
+    made["other"] = certificates.make(
+        folder / "other", "other.example", "DNS:other.example", authority=made["ca"])
     made["expired"] = certificates.make(folder / "expired", end=certificates.LONG_AGO, authority=made["ca"])
     made["future"] = certificates.make(
         folder / "future", start=certificates.FUTURE, end=certificates.FAR_FUTURE, authority=made["ca"])
     return made
-
-
-def server_side(certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.pem, certificate.key)
-    return context
 
 
 @pytest.fixture(params=["_ssl", "ssl"])
@@ -597,7 +592,8 @@ def test_endless_data_in_tls_ends(certs):
 
 
 @pytest.mark.parametrize("text", [
-    "19700101000000Z", "20200101000000Z", "20240229000001Z", "20491231235959Z", "20500301000000Z", "20700228120000Z"])
+    "19700101000000Z", "20200101000000Z", "20240229000001Z", "20491231235959Z", "20500301000000Z",
+    "20700228120000Z"])
 def test_dates_of_a_certificate(tmp_path, text):
     wanted = calendar.timegm(time.strptime(text, "%Y%m%d%H%M%SZ"))
     made = certificates.make(tmp_path / "c", start=text, end="20991231000000Z")

@@ -109,7 +109,7 @@ def _body(wire, what, found):
     if lengths or length.strip("0123456789") or len(length) > 15:
         raise Nonsense("%s has no sensible Content-Length" % what)
     if int(length) > _BODY:
-        raise Nonsense("%s is announced with %s bytes" % (what, length))
+        raise Nonsense("%s is longer than %d bytes" % (what, _BODY))
     return (yield from wire.exactly(int(length), what))
 
 

@@ -106,10 +106,19 @@ def _tagged(wire, tag, what, go_ahead=False):
             raise wire.nonsense(what, line)
         if status == b"BYE":
             bye = line
-        # an untagged response may go on with a literal
-        opened = line.rpartition(b"{")
-        if opened[1] and opened[2][-1:] == b"}" and opened[2][:-1].isdigit() and len(opened[2]) < 8:
-            yield from wire.exactly(int(opened[2][:-1]), what)
+        # a response goes on after a literal
+        size = _literal(line)
+        while size >= 0:
+            yield from wire.exactly(size, what)
+            line = yield from wire.line(what)
+            size = _literal(line)
+
+
+def _literal(line):
+    # type: (bytes) -> int
+    # "... {SIZE}": so many bytes follow; -1: none
+    _, brace, size = line.rpartition(b"{")
+    return int(size[:-1]) if brace and size[-1:] == b"}" and size[:-1].isdigit() and len(size) < 8 else -1
 
 
 def _logout(wire, tag):

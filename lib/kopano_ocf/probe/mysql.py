@@ -14,7 +14,8 @@ if MYPY:
     from typing import Any, List, Optional, Tuple  # noqa: F401
 
 # Where a client library looks for the socket when neither host nor socket are named.
-SOCKETS = ("/var/run/mysqld/mysqld.sock", "/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock")
+SOCKETS = ("/var/run/mysqld/mysqld.sock", "/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock",
+           "/tmp/mysql.sock")
 
 _LONG_PASSWORD, _LONG_FLAG, _CONNECT_WITH_DB, _PROTOCOL_41 = 0x1, 0x4, 0x8, 0x200
 _TRANSACTIONS, _SECURE_CONNECTION, _PLUGIN_AUTH = 0x2000, 0x8000, 0x80000
@@ -47,9 +48,9 @@ def ask(database, deadline):
 
     database  a kopano_cfg.Database
     deadline  time.monotonic() by which it returns
-    The Seen: FINE; SILENT (no greeting, no answer), REFUSED, UNREACHABLE; DENIED when user, host or database
-    are refused; UNAVAILABLE when the server takes nobody (too many connections, shutting down) or wants a login
-    that is not spoken here; NONSENSE, CLOSED. data: {"version": text} once it has greeted.
+    The Seen: FINE; SILENT (no greeting, no answer), REFUSED, UNREACHABLE; DENIED when user, host or
+    database are refused; UNAVAILABLE when the server takes nobody (too many connections, shutting down)
+    or wants a login that is not spoken here; NONSENSE, CLOSED. data: {"version": text} once it has greeted.
     """
     endpoint = place(database)
     where = endpoint.path or "%s:%d" % (endpoint.host, endpoint.port)
@@ -166,7 +167,7 @@ class _Greeting:
             raise wire.nonsense("the database's greeting", payload)
         self.version = talk.quote(version)[1:-1]
         self.nonce = rest[4:12]
-        self.capabilities = int.from_bytes(rest[13:15], "little") | int.from_bytes(rest[18:20], "little") << 16
+        self.capabilities = int.from_bytes(rest[13:15] + rest[18:20], "little")
         if not self.capabilities & _PROTOCOL_41 or not self.capabilities & _SECURE_CONNECTION:
             raise talk.Nonsense("a database older than MySQL 4.1")
         length = max(13, (rest[20] if len(rest) > 20 else 0) - 8)
@@ -205,7 +206,8 @@ def _refusal(wire, payload, database):
         words = "error %d" % code
     else:
         words = "error %d %s" % (code, talk.quote(text, 200))
-    return talk.Seen(talk.DENIED if code in _NOT_US else talk.UNAVAILABLE, "refuses: " + words, data=wire.data)
+    how = talk.DENIED if code in _NOT_US else talk.UNAVAILABLE
+    return talk.Seen(how, "refuses: " + words, data=wire.data)
 
 
 def _native(password, nonce):

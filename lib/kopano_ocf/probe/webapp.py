@@ -283,7 +283,8 @@ def _status(browser, url):
         if colon:
             found[name] = value.strip()
     numbers = [found.get(name, "") for name in ("BusyWorkers", "IdleWorkers")]
-    if not all(number.isdigit() and len(number) < 10 for number in numbers):
+    # digits of other scripts are none
+    if not all(number and not number.strip("0123456789") and len(number) < 10 for number in numbers):
         return Seen(NONSENSE, "%s%s, but no mod_status report (does the URL end with ?auto)?" % (
             _line(response), _title(text)))
     busy, idle = (int(number) for number in numbers)
@@ -360,7 +361,8 @@ def _judge(error, secret):
             if "CERTIFICATE" in str(one).upper():
                 return Seen(CERTIFICATE, "certificate not trusted: %s" % reason)
             return Seen(NONSENSE, "TLS: %s" % reason.replace("_", " ").lower())
-        if isinstance(one, ssl.CertificateError):
+        # urllib3 brings one of its own
+        if type(one).__name__ == "CertificateError":
             return Seen(CERTIFICATE, "certificate not trusted: it is for another host name")
     for one in chain:
         if isinstance(one, socket.gaierror):

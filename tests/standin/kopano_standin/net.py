@@ -32,11 +32,9 @@ class Listener:
         self.refusing = on
         if self.spec.path:
             if on:
-                self.sock.shutdown(socket.SHUT_RDWR)
+                self.sock.close()           # the path stays
             else:
-                mode = os.stat(self.spec.path).st_mode & 0o777
-                self.sock.close()
-                self.sock = _bind_unix(self.spec, mode)
+                self.sock = _bind_unix(self.spec, os.stat(self.spec.path).st_mode & 0o777)
         elif on:
             self.sock.shutdown(socket.SHUT_RD)
         else:

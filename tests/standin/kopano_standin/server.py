@@ -162,7 +162,7 @@ class Server(Daemon):
     def _run(self):
         self.sessions, self._lock = {}, threading.RLock()
         self._queue, self._work = collections.deque(), threading.Condition()
-        self._executing, self._workers = 0, 0
+        self._executing = self._workers = self._resting = 0
         self._connections, self._parked = {}, {}
         self._admins = self._admin_uids()
         self.epoll = select.epoll()
@@ -283,12 +283,15 @@ class Server(Daemon):
     def _worker(self):
         while True:
             with self._work:
+                self._resting += 1
                 while not self._queue or self.stopping:
-                    if self._workers > self.config.number("threads"):
+                    if self._resting > self.config.number("threads"):       # added by the watchdog, not needed any more
+                        self._resting -= 1
                         self._workers -= 1
                         self.counters.set("workers", self._workers)
                         return
                     self._work.wait()
+                self._resting -= 1
                 connection = self._queue.popleft()[1]
             try:
                 keep = self._request(connection)

@@ -46,7 +46,8 @@ class Service(Daemon):
                 self.wait((), 0.1)
                 continue
             for listener in self.wait(self.listeners, 10):
-                self._accept(listener)
+                if not self.stopping:
+                    self._accept(listener)
         return self._leave()
 
     def load_tls(self):

@@ -71,10 +71,11 @@ def test_old_server_without_plugins():
 
 
 def test_caching_sha2_fast_login():
-    """MySQL 8: the server has seen this password since it started, as kopano-server's own logins make sure."""
-    seen, sent = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x03"), packet(3, OK), packet(1, OK))
-    assert seen.how == talk.FINE
-    assert b"\x20" + sha2(b"geheim") + b"kopano\0caching_sha2_password\0" in sent and sent.endswith(PING + QUIT)
+    """MySQL 8: the server has seen this password since it started; kopano-server's own logins see to that."""
+    seen, sent = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x03"), packet(3, OK),
+                      packet(1, OK))
+    assert seen.how == talk.FINE and sent.endswith(PING + QUIT)
+    assert b"\x20" + sha2(b"geheim") + b"kopano\0caching_sha2_password\0" in sent
 
 
 def test_switch_to_caching_sha2_with_a_new_nonce():
@@ -86,27 +87,29 @@ def test_switch_to_caching_sha2_with_a_new_nonce():
 
 def test_switch_to_native():
     fresh = NONCE[::-1]
-    seen, sent = feed(greeting(b"caching_sha2_password"), packet(2, b"\xfemysql_native_password\0" + fresh + b"\0"),
-                      packet(4, OK), packet(1, OK))
+    seen, sent = feed(greeting(b"caching_sha2_password"),
+                      packet(2, b"\xfemysql_native_password\0" + fresh + b"\0"), packet(4, OK), packet(1, OK))
     assert seen.how == talk.FINE and packet(3, native(b"geheim", fresh)) in sent
 
 
 def test_full_login_never_sends_the_password_over_the_network():
-    seen, sent = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x04"), error(4, 1045, b"Access denied"))
+    seen, sent = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x04"),
+                      error(4, 1045, b"Access denied"))
     assert seen.how == talk.UNAVAILABLE and "full login of caching_sha2_password" in seen.words
     assert b"geheim" not in sent and sent.endswith(packet(3, b""))
 
 
 def test_full_login_over_a_unix_socket():
-    seen, sent = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x04"), packet(4, OK), packet(1, OK),
-                      local=True)
+    seen, sent = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x04"), packet(4, OK),
+                      packet(1, OK), local=True)
     assert seen.how == talk.FINE and sent.endswith(packet(3, b"geheim\0") + PING + QUIT)
 
 
-@pytest.mark.parametrize("plugin", [b"client_ed25519", b"mysql_clear_password", b"auth_gssapi_client", b"\xff\xff"])
+@pytest.mark.parametrize("plugin", [b"client_ed25519", b"mysql_clear_password", b"auth_gssapi_client",
+                                    b"\xff\xff"])
 @pytest.mark.parametrize("end", [error(4, 1045, b"Access denied"), b"", None, b"\0\0\0\0"])
 def test_logins_that_are_not_spoken(plugin, end):
-    """The database is alive, what it would say to kopano-server is not known: no reason to restart anything."""
+    """The database lives, what it would say to kopano-server is not known: no reason to restart anything."""
     seen, sent = feed(greeting(), packet(2, b"\xfe" + plugin + b"\0" + NONCE), end, end)
     assert seen.how == talk.UNAVAILABLE and "can't be checked" in seen.words
     assert b"geheim" not in sent and sent.endswith(packet(3, b""))
@@ -139,7 +142,8 @@ def test_the_password_is_never_in_the_words():
 
 @pytest.mark.parametrize("garbage", [
     b"220 mail.example.org ESMTP\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\0\x02\x02\x46" * 3,
-    packet(0, b""), packet(0, b"hello"), packet(0, b"\x0a5.5"), packet(0, b"\x0a5.5\0"), packet(0, b"\x095.5\0" + bytes(60)),
+    packet(0, b""), packet(0, b"hello"), packet(0, b"\x0a5.5"), packet(0, b"\x0a5.5\0"),
+    packet(0, b"\x095.5\0" + bytes(60)),
     greeting(capabilities=0x0f), b"\xff\xff\xff\x00" + bytes(70000)])
 def test_garbage_instead_of_a_greeting(garbage):
     seen, sent = feed(garbage)
@@ -147,8 +151,8 @@ def test_garbage_instead_of_a_greeting(garbage):
     assert seen.how == talk.NONSENSE or garbage[0] == 0x15
 
 
-@pytest.mark.parametrize("answer", [packet(2, b""), packet(2, b"\x42"), packet(2, b"\xfe"), packet(2, b"\x01\x03"),
-                                    packet(2, b"\x01\x09"), b"\xff\xff\xff\x02"])
+@pytest.mark.parametrize("answer", [packet(2, b""), packet(2, b"\x42"), packet(2, b"\xfe"),
+                                    packet(2, b"\x01\x03"), packet(2, b"\x01\x09"), b"\xff\xff\xff\x02"])
 def test_garbage_instead_of_an_answer(answer):
     assert feed(greeting(), answer)[0].how == talk.NONSENSE
 
@@ -191,7 +195,8 @@ def test_any_bytes(chunks, local):
 
 
 @pytest.mark.parametrize("host, socket, there, wanted", [
-    ("localhost", "", ["b"], "b"), ("", "", ["a", "b"], "a"), ("", "", [], "a"), ("localhost", "/x", ["a"], "/x")])
+    ("localhost", "", ["b"], "b"), ("", "", ["a", "b"], "a"), ("", "", [], "a"),
+    ("localhost", "/x", ["a"], "/x")])
 def test_where_the_client_library_connects_to(monkeypatch, tmp_path, host, socket, there, wanted):
     places = dict((name, str(tmp_path / name)) for name in "ab")
     for name in there:
@@ -206,7 +211,8 @@ def test_a_host_goes_over_tcp_even_with_a_socket():
 
 
 def test_the_words_name_the_place(tmp_path):
-    seen = mysql.ask(Database("", 3306, str(tmp_path / "none.sock"), "kopano", "geheim", "mail"), time.monotonic() + 5)
+    database = Database("", 3306, str(tmp_path / "none.sock"), "kopano", "geheim", "mail")
+    seen = mysql.ask(database, time.monotonic() + 5)
     assert seen.how == talk.REFUSED and "geheim" not in seen.words
     for word in (str(tmp_path / "none.sock"), "'kopano'", "'mail'"):
         assert word in seen.words

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a command costs: CPU seconds of it and of its own children, and seconds by the wall clock."""
+import os
+import random
+import statistics
+import time
+
+
+class Case:
+    """One command to measure.
+
+    cpu, wall   samples in seconds
+    """
+
+    def __init__(self, name, words, environment, expected=0):
+        self.name, self.words, self.environment, self.expected = name, words, environment, expected
+        self.cpu, self.wall = [], []
+
+    def run(self):
+        """(CPU seconds, wall seconds) of one run. Raises AssertionError when its exit code is not the expected one."""
+        silent = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+        begin = time.perf_counter()
+        pid = os.posix_spawn(self.words[0], self.words, self.environment, file_actions=silent, setpgroup=0)
+        _, status, usage = os.wait4(pid, 0)
+        took = time.perf_counter() - begin
+        code = os.waitstatus_to_exitcode(status)
+        assert code == self.expected, "%s: exit code %s instead of %s" % (self.name, code, self.expected)
+        return usage.ru_utime + usage.ru_stime, took
+
+
+def interleaved(cases, rounds, seed=0):
+    """Runs every case once a round, each round in another order, so that what disturbs one disturbs all."""
+    order = random.Random(seed)
+    for case in cases:
+        for _ in range(2):          # files cached, byte code written, whatever is remembered between calls remembered
+            case.run()
+    for _ in range(rounds):
+        for case in order.sample(cases, len(cases)):
+            cpu, wall = case.run()
+            case.cpu.append(cpu)
+            case.wall.append(wall)
+
+
+def median(samples):
+    """The middle one."""
+    return statistics.median(samples)
+
+
+def tenth(samples):
+    """The value that a tenth of the samples stay below: nearer to the cost alone, on a machine that is not idle."""
+    return sorted(samples)[len(samples) // 10]

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Faults that are switched on and off while the daemons run."""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from world import PORTS, Soap, wait_for
+
+LISTENERS = (("server", "soap"), ("dagent", "lmtp"), ("gateway", "imap"), ("gateway", "pop3"), ("ical", "caldav"))
+ASKS = {"soap": b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", "caldav": b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n"}
+STARTS = {"soap": b"HTTP/1.1 200", "caldav": b"HTTP/1.1 200", "lmtp": b"220 ", "imap": b"* OK", "pop3": b"+OK"}
+
+
+@pytest.fixture
+def world(generation):
+    """All five that listen; faults don't depend on the generation, but the fork model has to follow them too."""
+    if generation == 9:
+        pytest.skip("as in 11")
+    from world import World
+    made = World.shared(generation, tls=True)
+    made.up("server", "dagent", "gateway", "ical")
+    yield made
+    made.release()
+
+
+def ask(protocol):
+    sock = socket.create_connection(("127.0.0.1", PORTS[protocol]), 5)
+    sock.sendall(ASKS.get(protocol, b""))
+    return sock
+
+
+def said(sock, seconds, enough=None):
+    """What comes within so many seconds (or until it is enough), and whether the connection was closed."""
+    data, deadline = b"", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        sock.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            more = sock.recv(4096)
+        except socket.timeout:
+            break
+        if not more:
+            return data, True
+        data += more
+        if enough and data.startswith(enough):
+            break
+    return data, False
+
+
+def healthy(protocol):
+    try:
+        with ask(protocol) as sock:
+            return said(sock, 1, STARTS[protocol])[0].startswith(STARTS[protocol])
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("name, protocol", LISTENERS)
+def test_silent_broken_slow(world, name, protocol):
+    start = STARTS[protocol]
+    for fault, words, check in (
+            ("hang", (), lambda data, closed: not data and not closed),
+            ("close", (), lambda data, closed: not data and closed),
+            ("garbage", (), lambda data, closed: data and not data.startswith(start) and not closed),
+            ("half", (), lambda data, closed: data[:3] == start[:3] and not data.endswith(b"\n") and not closed),
+            ("half", ("close",), lambda data, closed: data[:3] == start[:3] and not data.endswith(b"\n") and closed),
+            ("slow", ("0.1",), lambda data, closed: 1 <= len(data) <= 5 and data[:3] == start[:3])):
+        world.fault(name, fault, *words)
+        with ask(protocol) as sock:
+            data, closed = said(sock, 0.3)
+            assert check(data, closed), (fault, data, closed)
+        world.fault(name, None)
+        wait_for(lambda: healthy(protocol), 5, "fault %s is over" % fault)
+
+
+@pytest.mark.parametrize("name, protocol", LISTENERS)
+def test_refuse(world, name, protocol):
+    port = PORTS[protocol]
+    world.fault(name, "refuse", endpoint=port)
+
+    def refused():
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) != 0
+    wait_for(refused, 5, "port %d refuses" % port)
+    if name == "gateway":
+        other = "pop3" if protocol == "imap" else "imap"
+        assert healthy(other)
+    world.fault(name, None)
+    wait_for(lambda: healthy(protocol), 5, "accepts again")
+
+
+def test_refuse_on_a_unix_socket(world):
+    world.fault("server", "refuse", endpoint="server_pipe_name")
+
+    def refused():
+        try:
+            world.head()
+            return False
+        except ConnectionRefusedError:
+            return True
+    wait_for(refused, 5, "server.sock refuses")
+    assert healthy("soap") and world.head("/run/kopano/prio.sock") == 200
+    world.fault("server", None)
+    wait_for(lambda: not refused() and world.head() == 200, 5, "accepts again")
+    assert os.stat("/run/kopano/server.sock").st_mode & 0o777 == 0o666
+
+
+def test_one_endpoint_alone(world):
+    world.fault("gateway", "hang", endpoint="imaps_listen")
+    assert healthy("imap")
+    import ssl
+    with socket.create_connection(("127.0.0.1", PORTS["imaps"]), 5) as raw:
+        with ssl._create_unverified_context().wrap_socket(raw) as sock:
+            sock.settimeout(0.3)
+            with pytest.raises(socket.timeout):
+                sock.recv(1)
+
+
+@pytest.mark.parametrize("name, protocol", (("server", "soap"), ("dagent", "lmtp"), ("gateway", "imap"), ("ical", "caldav")))
+def test_wedge(world, name, protocol):
+    """A deadlock: accepts, never answers, one TERM does nothing, and switching the fault off does not help."""
+    world.fault(name, "wedge")
+    pid = world.main_pid(name)
+    with ask(protocol) as sock:
+        assert said(sock, 0.3) == (b"", False)
+    world.fault(name, None)
+    with ask(protocol) as sock:
+        assert said(sock, 0.3) == (b"", False)
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert pid in world.pids(name)
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: pid not in world.pids(name), 2, "the second TERM kills")
+
+
+def test_no_term(world):
+    world.fault("ical", "no-term")
+    wait_for(lambda: not world.catches_term("ical"), 2, "TERM is ignored")
+    pid = world.signal("ical", signal.SIGTERM)
+    world.signal("ical", signal.SIGTERM)
+    assert healthy("caldav")
+    world.fault("ical", None)
+    wait_for(lambda: world.catches_term("ical"), 2, "TERM works again")
+    assert world.signal("ical", signal.SIGTERM) == pid
+    wait_for(lambda: world.gone("ical"), 2, "leaves")
+
+
+def test_leak_and_421(world):
+    world.fault("dagent", "421")
+    with ask("lmtp") as sock:
+        assert said(sock, 1) == (b"421 internal error: GetSession failed\r\n", True)
+    world.fault("dagent", None)
+    wait_for(lambda: healthy("lmtp"), 5, "220 again")
+    world.fault("dagent", "leak", 20)
+    wait_for(lambda: world.counters("dagent")["clients"] >= 20, 5, "slots are gone")
+    with ask("lmtp") as sock:
+        assert said(sock, 0.3) == (b"", False)
+
+
+def test_database_faults_of_the_server_alone(world):
+    world.fault("server", "dberror")
+    with world.soap() as client:
+        assert client.er("getStore") == 0x80000007
+        world.fault("server", None)
+        assert client.er("getStore") == 0
+        world.fault("server", "dbhang")
+        with pytest.raises(OSError):
+            with Soap("/run/kopano/server.sock", 0.3) as other:
+                other.logon()
+                other.call("getStore")
+        assert world.head() == 200
+        world.fault("server", None)
+
+
+def test_spooler_offline(world):
+    world.up("spooler")
+    world.fault("spooler", "offline")
+    wait_for(lambda: not world.server_connections("spooler"), 5, "sessions are gone though the server is there")
+    world.fault("spooler", None)
+    world.wait_ready("spooler", timeout=5)
+
+
+def test_frozen_counters(world):
+    world.up("spooler")
+    world.fault("spooler", "wedge")
+    pid = world.main_pid("spooler")
+
+    def switches():
+        return [open("/proc/%d/task/%s/status" % (pid, task)).read().split("\nvoluntary_ctxt_switches:")[1].split()[0]
+                for task in sorted(os.listdir("/proc/%d/task" % pid))]
+    time.sleep(1.2)
+    before = switches()
+    time.sleep(1.5)
+    assert switches() == before and len(world.server_connections("spooler")) == 2
+
+
+def test_dies_at_start_with_last_words(world):
+    world.kill_daemon("ical")
+    world.fault("ical", "exit", 3, "out of", "memory")
+    started = world.start_daemon("ical")
+    assert started.wait(5) == 3 and started.output.endswith("out of memory\n")
+
+
+def test_slow_start(world):
+    world.kill_daemon("gateway")
+    world.fault("gateway", "slow-start", 0.5)
+    world.start_daemon("gateway")
+    wait_for(lambda: not_refused(PORTS["imap"]), 5, "listens")
+    with ask("imap") as sock:
+        assert said(sock, 0.2) == (b"", False)
+        assert said(sock, 2)[0].startswith(b"* OK")
+
+
+def not_refused(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_command_line(world):
+    script = os.path.join(os.path.dirname(__file__), "fault.py")
+
+    def fault(*words):
+        return subprocess.run([sys.executable, script, "--dest", world.prefix] + list(words), capture_output=True, text=True)
+    assert fault("gateway", "hang", "@143").returncode == 0
+    assert not healthy("imap") and healthy("pop3")
+    assert fault("gateway").stdout == "hang @143\n"
+    assert fault("gateway", "none").returncode == 0
+    wait_for(lambda: healthy("imap"), 5, "none")
