@@ -51,7 +51,7 @@ def _distributed(config):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "host: builds machines of its own, in namespaces, beside the sandbox's")
+    config.addinivalue_line("markers", "host: builds machines of its own, in namespaces")
     if hasattr(config, "workerinput"):
         # the directory that xdist chose was made outside, in a /tmp that isn't ours
         if config.option.basetemp:

@@ -7,7 +7,7 @@ The command runs in Linux namespaces of its own (mount, network, pid, ipc, uts):
 * default ports and paths are free: nothing of the host listens here, and two sandboxes never meet;
 * /tmp, /run, /dev/shm and /usr/local/sbin are empty; /etc, /var and /usr/lib/ocf are the host's, but
   what is written to them is private; user and group `kopano` exist;
-* /dev has the host's devices and nothing else: nobody reads /dev/log unless a test does. The devices themselves are
+* /dev has the host's devices and nothing else: nobody reads /dev/log unless a test does. The devices are
   shared with the host, loop devices above all: touch only those that you have made;
 * the network is the loopback alone (127.0.0.1, ::1): no packet gets out;
 * PID 1 reaps at once, as a real init does: daemons under test are orphaned to it;
@@ -71,8 +71,8 @@ def missing():
 def main(command, session=True):
     """Runs `command` (a list of words) in a new sandbox and returns its exit code.
 
-    session  whether it leads a session of its own, as on a real machine. A shell at a terminal can't: it would
-             lose its job control. (A session led from outside has no number in here: getsid() says 0.)
+    session  whether it leads a session of its own, as on a real machine. A shell at a terminal can't: it
+             would lose its job control. (A session led from outside has no number in here: getsid() says 0.)
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     # no sandbox outlives the one who asked for it, however that one ended
@@ -185,7 +185,7 @@ def _furnish():
 
 
 def _devices():
-    """A /dev of its own: the host's may have a /dev/log, and devtmpfs is the same one wherever it is mounted."""
+    """A /dev of its own: the host's may have a /dev/log, and every devtmpfs is the same one."""
     host = os.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
     names = os.listdir(host)
     _mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=0755")
@@ -203,7 +203,8 @@ def _devices():
     loop = os.stat("loop0", dir_fd=host) if "loop0" in names else None
     for number in range(64 if loop else 0):
         if "loop%d" % number not in names:
-            _device("/dev/loop%d" % number, loop.st_mode, os.makedev(os.major(loop.st_rdev), number), loop.st_gid)
+            device = os.makedev(os.major(loop.st_rdev), number)
+            _device("/dev/loop%d" % number, loop.st_mode, device, loop.st_gid)
     os.close(host)
 
 

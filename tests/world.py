@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A whole Kopano host for tests: database, configuration, daemons, users, mail, and agents run as Pacemaker runs them.
+"""A whole Kopano host for tests: database, configuration, daemons, mail, and agents as Pacemaker runs them.
 
-Meant for a sandbox (namespaces of its own): it uses the default paths and ports. The daemons are stand-ins of a generation,
-or real ones where KOPANO_SBIN points; what only stand-ins can do raises StandinOnly.
+Meant for a sandbox (namespaces of its own): it uses the default paths and ports. The daemons are stand-ins
+of a generation, or real ones where KOPANO_SBIN points; what only stand-ins can do raises StandinOnly.
 """
+
 import contextlib
 import fcntl
 import glob
@@ -27,16 +28,23 @@ sys.path.insert(0, os.path.join(HERE, "standin"))
 import build  # noqa: E402
 import fault  # noqa: E402
 
+try:
+    from _pytest.outcomes import Skipped as _Skipped
+except ImportError:
+    _Skipped = Exception
+
 DAEMONS = build.DAEMONS
 CACHE = "/var/tmp/kopano-world-%d" % os.getuid()
-PORTS = {"soap": 236, "soaps": 237, "lmtp": 2003, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "caldav": 8080,
-         "caldavs": 8443}
+PORTS = {
+    "soap": 236, "soaps": 237, "lmtp": 2003, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995,
+    "caldav": 8080, "caldavs": 8443
+}
 DATABASE_PASSWORD = "s3cret of kopano"
 _REASON = re.compile(r"ocf-exit-reason:(.*)")
 
 
-class StandinOnly(Exception):
-    """Real daemons can't be made to do this."""
+class StandinOnly(_Skipped):
+    """Real daemons can't be made to do this: under pytest the test is skipped."""
 
 
 class Timeout(AssertionError):
@@ -44,14 +52,15 @@ class Timeout(AssertionError):
 
 
 def wait_for(condition, timeout=10, what=""):
-    """Call condition() until it returns something true, and return that. Raises Timeout after so many seconds."""
+    """Call condition() until it returns something true; return that. Raises Timeout after so many seconds."""
     deadline = time.monotonic() + timeout
     while True:
         found = condition()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise Timeout("after %g s: %s" % (timeout, what or getattr(condition, "__doc__", None) or condition))
+            raise Timeout("after %g s: %s" %
+                          (timeout, what or getattr(condition, "__doc__", None) or condition))
         time.sleep(0.01)
 
 
@@ -64,8 +73,8 @@ class Result:
         self.reason = found[-1].strip() if found else ""
 
     def __repr__(self):
-        return "Result(rc=%s, reason=%r, took=%.2f, out=%r, err=%r)" % (self.rc, self.reason, self.took, self.out[-500:],
-                                                                       self.err[-800:])
+        return "Result(rc=%s, reason=%r, took=%.2f, out=%r, err=%r)" % (self.rc, self.reason, self.took,
+                                                                        self.out[-500:], self.err[-800:])
 
 
 class Started:
@@ -108,25 +117,31 @@ class Started:
 
 
 def processes():
-    """pid -> (executable, state letter, parent, command line words) of everything in this pid namespace."""
+    """pid -> (executable, state letter, parent, command line words) of everything in this pid namespace.
+
+    A process on its way out loses its memory, and with it executable and command line, before its sockets
+    are closed: it then goes by "(NAME)". A zombie main thread while other threads run is given as X.
+    """
     found = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
             with open("/proc/%s/stat" % entry) as file:
-                rest = file.read().rpartition(")")[2].split()
+                head, _, rest = file.read().rpartition(")")
+            rest = rest.split()
+            state = "X" if rest[0] == "Z" and rest[17] not in "01" else rest[0]
             with open("/proc/%s/cmdline" % entry, "rb") as file:
                 words = file.read().decode(errors="replace").split("\0")[:-1]
             try:
                 executable = os.readlink("/proc/%s/exe" % entry)
             except OSError:
-                executable = ""
+                executable = "(%s)" % head.partition("(")[2]
         except OSError:
             continue
         if executable.endswith(" (deleted)"):
             executable = executable[:-10]
-        found[int(entry)] = (executable, rest[0], int(rest[1]), words)
+        found[int(entry)] = (executable, state, int(rest[1]), words)
     return found
 
 
@@ -147,11 +162,13 @@ class Database:
 
     @staticmethod
     def _options(data, sock, *more):
-        return ["mariadbd", "--no-defaults", "--user=mysql", "--datadir=" + data, "--socket=" + sock,
-                "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2",
-                "--innodb-use-native-aio=0", "--skip-name-resolve", "--performance-schema=OFF", "--key-buffer-size=1M",
-                "--aria-pagecache-buffer-size=1M", "--table-open-cache=64", "--max-connections=500", "--skip-log-bin",
-                "--thread-stack=256K"] + list(more)
+        return [
+            "mariadbd", "--no-defaults", "--user=mysql", "--datadir=" + data, "--socket=" + sock,
+            "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M",
+            "--innodb-flush-log-at-trx-commit=2", "--innodb-use-native-aio=0", "--skip-name-resolve",
+            "--performance-schema=OFF", "--key-buffer-size=1M", "--aria-pagecache-buffer-size=1M",
+            "--table-open-cache=64", "--max-connections=500", "--skip-log-bin", "--thread-stack=256K"
+        ] + list(more)
 
     def _template(self):
         """Data directory to copy: made once per version of MariaDB, with Kopano's user in it."""
@@ -165,13 +182,15 @@ class Database:
                 work = tempfile.mkdtemp(dir=CACHE)
                 os.chmod(work, 0o755)
                 data = os.path.join(work, "data")
-                subprocess.run(["mariadb-install-db", "--no-defaults", "--user=mysql", "--datadir=" + data, "--skip-test-db",
-                                "--innodb-log-file-size=8M", "--innodb-use-native-aio=0", "--skip-name-resolve"],
-                               check=True, capture_output=True)
+                subprocess.run([
+                    "mariadb-install-db", "--no-defaults", "--user=mysql", "--datadir=" + data,
+                    "--skip-test-db", "--innodb-log-file-size=8M", "--innodb-use-native-aio=0",
+                    "--skip-name-resolve"
+                ], check=True, capture_output=True)
                 hosts = "localhost", "127.0.0.1", "::1", "%"
                 script = "FLUSH PRIVILEGES;\n" + "".join(
-                    "CREATE USER 'kopano'@'%s' IDENTIFIED BY '%s';\nGRANT ALL ON *.* TO 'kopano'@'%s';\n" % (
-                        host, DATABASE_PASSWORD, host) for host in hosts)
+                    "CREATE USER 'kopano'@'%s' IDENTIFIED BY '%s';\nGRANT ALL ON *.* TO 'kopano'@'%s';\n"
+                    % (host, DATABASE_PASSWORD, host) for host in hosts)
                 subprocess.run(self._options(data, os.path.join(work, "none.sock"), "--bootstrap"),
                                input=script, text=True, check=True, capture_output=True)
                 os.rename(data, place)
@@ -190,9 +209,9 @@ class Database:
         shutil.chown("/run/mysqld", "mysql", "mysql")
         with open(self.folder + ".log", "ab") as log:
             self._process = subprocess.Popen(
-                self._options(self.folder, self.socket, "--pid-file=/run/mysqld/mysqld.pid", "--bind-address=127.0.0.1",
-                              "--port=%d" % self.port),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                self._options(self.folder, self.socket, "--pid-file=/run/mysqld/mysqld.pid",
+                              "--bind-address=127.0.0.1", "--port=%d" % self.port), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True)
         if wait:
             wait_for(self.answers, 30, "MariaDB does not start, see %s.log" % self.folder)
         return self
@@ -221,8 +240,9 @@ class Database:
     def connect(self, timeout=10):
         """A PyMySQL connection as kopano."""
         import pymysql
-        return pymysql.connect(unix_socket=self.socket, user="kopano", password=DATABASE_PASSWORD, connect_timeout=timeout,
-                               read_timeout=timeout, autocommit=True)
+
+        return pymysql.connect(unix_socket=self.socket, user="kopano", password=DATABASE_PASSWORD,
+                               connect_timeout=timeout, read_timeout=timeout, autocommit=True)
 
     def _end(self, signum):
         if self.running:
@@ -246,7 +266,7 @@ class Database:
 
 
 class World:
-    """See the module's text. Settings: {"server": {"log_level": "6"}, ...}, None as a value takes a line away."""
+    """See the module's text. settings: {"server": {"log_level": "6"}, ...}; None takes a line away."""
 
     _current = None
 
@@ -260,8 +280,9 @@ class World:
         self.root = root
         sbin = sbin or os.environ.get("KOPANO_SBIN")
         self.real = bool(sbin)
-        self.etc, self.run, self.log, self.lib = [os.path.join(root, part, "kopano")
-                                                  for part in ("etc", "run", "var/log", "var/lib")]
+        self.etc, self.run, self.log, self.lib = [
+            os.path.join(root, part, "kopano") for part in ("etc", "run", "var/log", "var/lib")
+        ]
         self._private()
         self.prefix = os.path.join(root, "run/kopano-world")
         shutil.rmtree(self.prefix, ignore_errors=True)
@@ -288,7 +309,8 @@ class World:
 
     @classmethod
     def shared(cls, generation=11, sbin=None, root="/", tls=False, settings=None):
-        """The world that is there, reset, when it was made with the same words; else a new one. For fixtures."""
+        """For fixtures: the world that is there, reset, when it was made with the same words; "
+        "else a new one."""
         current = cls._current
         if current is not None and current._made_by == (generation, sbin, root, tls, settings):
             current.reset()
@@ -309,7 +331,8 @@ class World:
         os.chmod(self.run, 0o775)
 
     def _real_generation(self):
-        out = subprocess.run([os.path.join(self.sbin, "kopano-server"), "-V"], capture_output=True, text=True).stdout
+        out = subprocess.run([os.path.join(self.sbin, "kopano-server"), "-V"], capture_output=True,
+                             text=True).stdout
         major = int(re.search(r"(\d+)\.\d+\.\d+", out).group(1))
         return 8 if major <= 8 else 9 if major == 9 else 11
 
@@ -318,17 +341,24 @@ class World:
         if self.generation < 10:
             found["pid_file"] = "%s/%s.pid" % (self.run, name)
         if name == "server":
-            found.update({"local_admin_users": "root kopano", "mysql_host": "127.0.0.1", "mysql_port": str(self.database.port),
-                          "mysql_user": "kopano", "mysql_password": DATABASE_PASSWORD, "mysql_database": "kopano",
-                          "attachment_storage": "files", "attachment_path": self.lib + "/attachments", "user_plugin": "db",
-                          "disabled_features": "", "search_enabled": "no", "surveyclient_url": ""})
-            found.update({"%s%s_script" % (verb, what): "/bin/true"
-                          for verb in ("create", "delete") for what in ("user", "group", "company")})
+            found.update({
+                "local_admin_users": "root kopano", "mysql_host": "127.0.0.1",
+                "mysql_port": str(self.database.port), "mysql_user": "kopano",
+                "mysql_password": DATABASE_PASSWORD, "mysql_database": "kopano",
+                "attachment_path": self.lib + "/attachments",
+                "user_plugin": "db", "disabled_features": "", "search_enabled": "no", "surveyclient_url": ""
+            })
+            found.update({
+                "%s%s_script" % (verb, what): "/bin/true"
+                for verb in ("create", "delete")
+                for what in ("user", "group", "company")
+            })
         if name == "spooler":
             found.update({"smtp_server": "127.0.0.1", "smtp_port": "25"})
         if self.root != "/":
             if name == "server":
-                found.update(server_pipe_name=self.run + "/server.sock", server_pipe_priority=self.run + "/prio.sock")
+                found.update(server_pipe_name=self.run + "/server.sock",
+                             server_pipe_priority=self.run + "/prio.sock")
             else:
                 found["server_socket"] = "file://%s/server.sock" % self.run
         return found
@@ -340,9 +370,11 @@ class World:
         if not os.path.exists(pem):
             work = tempfile.mkdtemp(dir=CACHE)
             key, crt = os.path.join(work, "key"), os.path.join(work, "crt")
-            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                            "-days", "3650", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                            "-keyout", key, "-out", crt], check=True, capture_output=True)
+            subprocess.run([
+                "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                "-nodes", "-days", "3650", "-subj", "/CN=localhost", "-addext",
+                "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", crt
+            ], check=True, capture_output=True)
             with open(pem + ".new", "w") as out:
                 out.write(open(key).read() + open(crt).read())
             os.rename(pem + ".new", pem)
@@ -351,9 +383,12 @@ class World:
         shutil.copy(pem, self.certificate)
         os.chmod(self.certificate, 0o640)
         shutil.chown(self.certificate, "root", "kopano")
-        self.settings["server"].update(server_listen_tls="*:237", server_ssl_key_file=self.certificate, server_ssl_key_pass="")
-        for name, more in (("gateway", {"imaps_listen": "*:993", "pop3s_listen": "*:995"}), ("ical", {"icals_listen": "*:8443"})):
-            self.settings[name].update(more, ssl_certificate_file=self.certificate, ssl_private_key_file=self.certificate)
+        self.settings["server"].update(server_listen_tls="*:237", server_ssl_key_file=self.certificate,
+                                       server_ssl_key_pass="")
+        for name, more in (("gateway", {"imaps_listen": "*:993",
+                                        "pop3s_listen": "*:995"}), ("ical", {"icals_listen": "*:8443"})):
+            self.settings[name].update(more, ssl_certificate_file=self.certificate,
+                                       ssl_private_key_file=self.certificate)
 
     def config(self, name):
         """Path of a daemon's configuration."""
@@ -363,7 +398,8 @@ class World:
         """Write a daemon's configuration, with changes to it that stay; None takes a key away."""
         self.settings[name].update(changes)
         with open(self.config(name), "w") as file:
-            file.write("".join("%s = %s\n" % item for item in self.settings[name].items() if item[1] is not None))
+            file.write("".join("%s = %s\n" % item for item in self.settings[name].items()
+                               if item[1] is not None))
         os.chmod(self.config(name), 0o640)
         shutil.chown(self.config(name), "root", "kopano")
 
@@ -384,9 +420,10 @@ class World:
         self.outputs += 1
         output = os.path.join(self.prefix, "%s.%d.out" % (name, self.outputs))
         with open(output, "wb") as out:
-            process = subprocess.Popen([path or self.binary(name)] + mode + ["-c", config or self.config(name)] + list(words),
-                                       stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd="/",
-                                       start_new_session=session, env=self._environment())
+            process = subprocess.Popen(
+                [path or self.binary(name)] + mode + ["-c", config or self.config(name)] + list(words),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd="/",
+                start_new_session=session, env=self._environment())
         started = Started(process, output, reap)
         self._started.append(started)
         return started
@@ -396,9 +433,9 @@ class World:
         return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
     def pids(self, name):
-        """Living processes (no zombies) of a daemon in the order of their pids; main first, since children come later."""
+        """Living processes (no zombies) of a daemon in the order of their pids, children included."""
         return sorted(pid for pid, (executable, state, _parent, _words) in processes().items()
-                      if executable == self.binary(name) and state not in "ZX")
+                      if executable in (self.binary(name), "(kopano-%s)" % name) and state != "Z")
 
     def main_pid(self, name):
         """The daemon's main process: the one whose parent is none of them. None when there is none."""
@@ -408,7 +445,8 @@ class World:
         return mains[0] if mains else None
 
     def ready(self, name):
-        """Whether a daemon answers its protocol; spooler and monitor: has set up what it does at TERM, spooler its sessions."""
+        """Whether a daemon answers its protocol; spooler and monitor: catches TERM, spooler: has "
+        "its sessions."""
         try:
             if name == "server":
                 return self.head() == 200
@@ -438,7 +476,10 @@ class World:
         """Inodes of a daemon's stream sockets that are connected by unix socket."""
         pid, found = self.main_pid(name), set()
         with open("/proc/net/unix") as file:
-            streams = {words[6] for words in map(str.split, file) if len(words) > 6 and words[4:6] == ["0001", "03"]}
+            streams = {
+                words[6]
+                for words in map(str.split, file) if len(words) > 6 and words[4:6] == ["0001", "03"]
+            }
         with contextlib.suppress(OSError):
             for link in glob.glob("/proc/%d/fd/*" % pid):
                 with contextlib.suppress(OSError):
@@ -449,7 +490,8 @@ class World:
 
     def wait_ready(self, *names, timeout=20):
         for name in names:
-            wait_for(lambda: self.ready(name), timeout, "kopano-%s does not serve; %s" % (name, self.last_words(name)))
+            wait_for(lambda: self.ready(name), timeout, "kopano-%s does not serve; %s" %
+                     (name, self.last_words(name)))
 
     def last_words(self, name, size=800):
         """The end of a daemon's log, for messages."""
@@ -466,7 +508,7 @@ class World:
             if self.main_pid(name) is None:
                 started = self.start_daemon(name, foreground=self.generation != 8)
                 if self.generation == 8:
-                    started.wait()              # until it is in the background
+                    started.wait()  # until it is in the background
             if name == "server":
                 self.wait_ready("server")
         self.wait_ready(*(names or DAEMONS))
@@ -504,7 +546,7 @@ class World:
         wait_for(lambda: self.gone(name), 10, "kopano-%s survives SIGKILL" % name)
 
     def reset(self):
-        """As after a reboot: daemons killed, faults off, /run/kopano and HA_RSCTMP empty, configuration as at first.
+        """As after a reboot: daemons killed, faults off, /run/kopano and HA_RSCTMP empty, configuration anew.
 
         Database and users stay; the database runs when it has ever been started.
         """
@@ -544,9 +586,9 @@ class World:
 
     # -- agents
 
-    def agent(self, name, action, timeout=20, level=None, interval=None, instance=None, params=None, env=None, agents_dir=None,
-              on_start=None):
-        """Run an agent as Pacemaker does: clean environment, a process group of its own, SIGKILL for it alone at the timeout.
+    def agent(self, name, action, timeout=20, level=None, interval=None, instance=None, params=None, env=None,
+              agents_dir=None, on_start=None):
+        """Run an agent as Pacemaker does: clean environment, own process group, SIGKILL at the timeout.
 
         timeout, interval: seconds (interval 0 is a probe; None leaves monitor at 10 s and others at 0).
         params: {"config": ...}; env: further variables, None takes one away. on_start: called with the pid.
@@ -554,30 +596,33 @@ class World:
         if interval is None:
             interval = 10 if action == "monitor" else 0
         variables = {
-            "PATH": self.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin",
-            "OCF_ROOT": "/usr/lib/ocf", "OCF_RA_VERSION_MAJOR": "1", "OCF_RA_VERSION_MINOR": "1",
-            "OCF_RESOURCE_INSTANCE": instance or "kopano-" + name, "OCF_RESOURCE_TYPE": name, "OCF_RESOURCE_PROVIDER": "kopano",
+            "PATH": self.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "OCF_ROOT": "/usr/lib/ocf",
+            "OCF_RA_VERSION_MAJOR": "1", "OCF_RA_VERSION_MINOR": "1", "OCF_RESOURCE_INSTANCE": instance
+            or "kopano-" + name, "OCF_RESOURCE_TYPE": name, "OCF_RESOURCE_PROVIDER": "kopano",
             "OCF_RESKEY_crm_feature_set": "3.16.2", "OCF_RESKEY_CRM_meta_name": action,
-            "OCF_RESKEY_CRM_meta_timeout": str(int(timeout * 1000)), "OCF_RESKEY_CRM_meta_interval": str(int(interval * 1000)),
-            "OCF_RESKEY_CRM_meta_on_node": "bob", "OCF_RESKEY_CRM_meta_on_node_uuid": "1",
-            "HA_RSCTMP": self.rsctmp, "HA_debug": "0", "HA_logfacility": "none", "HA_LOGFACILITY": "none",
-            "HA_cluster_type": "corosync", "HA_quorum_type": "corosync", "HA_mcp": "true", "HA_use_logd": "off",
-            "PCMK_debug": "0", "PCMK_logfacility": "none", "PCMK_mcp": "true", "PCMK_cluster_type": "corosync",
-            "PCMK_quorum_type": "corosync", "PCMK_service": "pacemaker-execd",
+            "OCF_RESKEY_CRM_meta_timeout": str(int(timeout * 1000)), "OCF_RESKEY_CRM_meta_interval": str(
+                int(interval * 1000)), "OCF_RESKEY_CRM_meta_on_node": "bob",
+            "OCF_RESKEY_CRM_meta_on_node_uuid": "1", "HA_RSCTMP": self.rsctmp, "HA_debug": "0",
+            "HA_logfacility": "none", "HA_LOGFACILITY": "none", "HA_cluster_type": "corosync",
+            "HA_quorum_type": "corosync", "HA_mcp": "true", "HA_use_logd": "off", "PCMK_debug": "0",
+            "PCMK_logfacility": "none", "PCMK_mcp": "true", "PCMK_cluster_type": "corosync",
+            "PCMK_quorum_type": "corosync", "PCMK_service": "pacemaker-execd"
         }
         if level is not None:
             variables["OCF_CHECK_LEVEL"] = str(level)
         params = dict(params or {})
         if self.root != "/" and name in DAEMONS:
             params.setdefault("config", self.config(name))
-        variables.update({"OCF_RESKEY_" + key: str(value) for key, value in params.items() if value is not None})
+        variables.update(
+            {"OCF_RESKEY_" + key: str(value)
+             for key, value in params.items() if value is not None})
         variables.update(env or {})
         variables = {key: value for key, value in variables.items() if value is not None}
         agent = os.path.join(agents_dir or os.path.join(os.path.dirname(HERE), "agents"), name)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             before = time.monotonic()
-            process = subprocess.Popen([agent, action], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=variables, cwd="/",
-                                       process_group=0)
+            process = subprocess.Popen([agent, action], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                                       env=variables, cwd="/", process_group=0)
             if on_start:
                 on_start(process.pid)
             try:
@@ -597,7 +642,10 @@ class World:
 
     def add_user(self, name, password="secret", email=None, store=True):
         """Create a user with a store, through the server."""
-        words = [self._tool("kopano-admin"), "-c", name, "-p", password, "-e", email or name + "@example.com", "-f", name]
+        words = [
+            self._tool("kopano-admin"), "-c", name, "-p", password, "-e", email or name + "@example.com",
+            "-f", name
+        ]
         if not self.real and not store:
             words.append("--no-store")
         env = self._environment()
@@ -605,7 +653,8 @@ class World:
             env["KOPANO_SOCKET"] = "file://%s/server.sock" % self.run
         subprocess.run(words, check=True, capture_output=True, timeout=20, env=env)
         if self.real and store:
-            subprocess.run([self._tool("kopano-storeadm"), "-C", "-n", name], check=True, capture_output=True, timeout=20, env=env)
+            subprocess.run([self._tool("kopano-storeadm"), "-C", "-n", name], check=True, capture_output=True,
+                           timeout=20, env=env)
         self.users[name] = password
 
     def _tool(self, name):
@@ -615,8 +664,9 @@ class World:
     def deliver(self, user, text, subject="test", timeout=10, host="127.0.0.1", port=PORTS["lmtp"]):
         """Deliver a mail by LMTP; returning means 250. Raises smtplib.SMTPException, OSError."""
         address = user if "@" in user else user + "@example.com"
-        message = "From: sender@example.org\r\nTo: %s\r\nSubject: %s\r\nMessage-ID: <%d.%d@test>\r\n\r\n%s\r\n" % (
-            address, subject, os.getpid(), time.monotonic_ns(), text)
+        message = (
+            "From: sender@example.org\r\nTo: %s\r\nSubject: %s\r\nMessage-ID: <%d.%d@test>\r\n\r\n%s\r\n" %
+            (address, subject, os.getpid(), time.monotonic_ns(), text))
         with smtplib.LMTP(host, port, local_hostname="test", source_address=None) as lmtp:
             lmtp.sock.settimeout(timeout)
             lmtp.sendmail("sender@example.org", [address], message)
@@ -625,7 +675,9 @@ class World:
         """An imaplib connection, logged in when a user is named."""
         if tls:
             import ssl
-            imap = imaplib.IMAP4_SSL("127.0.0.1", PORTS["imaps"], ssl_context=ssl._create_unverified_context(), timeout=timeout)
+
+            imap = imaplib.IMAP4_SSL("127.0.0.1", PORTS["imaps"],
+                                     ssl_context=ssl._create_unverified_context(), timeout=timeout)
         else:
             imap = imaplib.IMAP4("127.0.0.1", PORTS["imap"], timeout=timeout)
         if user:
@@ -646,7 +698,9 @@ class World:
         """All mails in a user's INBOX, as bytes."""
         if tls:
             import ssl
-            pop3 = poplib.POP3_SSL("127.0.0.1", PORTS["pop3s"], context=ssl._create_unverified_context(), timeout=timeout)
+
+            pop3 = poplib.POP3_SSL("127.0.0.1", PORTS["pop3s"], context=ssl._create_unverified_context(),
+                                   timeout=timeout)
         else:
             pop3 = poplib.POP3("127.0.0.1", PORTS["pop3"], timeout=timeout)
         try:
@@ -661,9 +715,11 @@ class World:
         """Put a mail into the outgoing queue, as a client would. Stand-ins only."""
         self._standin("submit")
         import base64
+
         data = "From: %s\r\nTo: %s\r\nSubject: %s\r\n\r\n%s\r\n" % (user, recipient, subject, text)
         with self.soap() as client:
-            client.call("standinSubmit", szSender=user, szRecipient=recipient, sData=base64.b64encode(data.encode()).decode())
+            client.call("standinSubmit", szSender=user, szRecipient=recipient,
+                        sData=base64.b64encode(data.encode()).decode())
 
     # -- raw looks
 
@@ -706,7 +762,7 @@ class World:
 
     def _standin(self, what):
         if self.real:
-            raise StandinOnly(what)
+            raise StandinOnly("needs a stand-in: " + what)
 
     def fault(self, name, what, *arguments, endpoint=None):
         """Switch a fault on (see standin/README.md), or all of a daemon off with None."""
@@ -721,12 +777,15 @@ class World:
         fault.write(self.prefix, name, [])
 
     def counters(self, name):
-        """Figures of a running stand-in: server sessions, workers, db_calls, logons, logoffs, requests; dagent, gateway, ical
-        clients, accepted; spooler sending, sent."""
+        """Figures of a running stand-in. server: sessions, workers, db_calls, logons, logoffs, requests;
+        dagent, gateway, ical: clients, accepted; spooler: sending, sent."""
         self._standin("counters")
         pid = self.main_pid(name)
         with open(os.path.join(self.prefix, "lib/kopano-standin/state/%s.%s" % (name, pid)), "rb") as file:
-            return {key: int(value) for key, value in (line.split() for line in file.read().decode().splitlines())}
+            return {
+                key: int(value)
+                for key, value in (line.split() for line in file.read().decode().splitlines())
+            }
 
 
 class Soap:
@@ -778,10 +837,14 @@ class Soap:
         if self.session and name != "logon":
             values = {"ulSessionId": self.session, **values}
         inner = "".join("<%s>%s</%s>" % (key, value, key) for key, value in values.items())
-        body = ('<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" xmlns:ns="urn:zarafa">'
-                '<SOAP-ENV:Body><ns:%s>%s</ns:%s></SOAP-ENV:Body></SOAP-ENV:Envelope>' % (name, inner, name)).encode()
-        return self.exchange(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n"
-                             b"Connection: keep-alive\r\n\r\n" % len(body) + body)[1].decode()
+        body = (
+            '<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" '
+            'xmlns:ns="urn:zarafa">'
+            '<SOAP-ENV:Body><ns:%s>%s</ns:%s></SOAP-ENV:Body></SOAP-ENV:Envelope>' %
+            (name, inner, name)).encode()
+        return self.exchange(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n"
+            b"Connection: keep-alive\r\n\r\n" % len(body) + body)[1].decode()
 
     def er(self, name, **values):
         """Result code of a call."""
@@ -789,8 +852,8 @@ class Soap:
 
     def logon(self, user="SYSTEM", password=""):
         """Open a session; returns the result code."""
-        answer = self.call("logon", szUsername=user, szPassword=password, szImpersonateUser="", szVersion="8.7.0",
-                           ulCapabilities=512, szClientApp="test")
+        answer = self.call("logon", szUsername=user, szPassword=password, szImpersonateUser="",
+                           szVersion="8.7.0", ulCapabilities=512, szClientApp="test")
         code = int(re.search(r"<er>(\d+)<", answer).group(1))
         self.session = re.search(r"<ulSessionId>(\d+)<", answer).group(1) if code == 0 else None
         return code

@@ -7,6 +7,10 @@ import time
 
 from kopano_ocf import verdict
 
+MYPY = False
+if MYPY:
+    from typing import Any, Dict, Tuple  # noqa: F401
+
 _SYNONYMS = {"status": "monitor", "help": "usage", "methods": "usage", "--help": "usage", "-h": "usage",
              "metadata": "meta-data", "validate": "validate-all"}
 _TRUE, _FALSE = ("1", "y", "yes", "t", "true", "on", "ja"), ("0", "n", "no", "f", "false", "off", "nein")
@@ -26,7 +30,8 @@ class Call:
     def __init__(self, agent, action, env):
         self.agent, self.action, self.env = agent, action, env
         from kopano_ocf import process
-        self.begun = time.monotonic() - process.own_age()
+        # by hand, a script may have become this process long after that was born
+        self.begun = time.monotonic() - (process.own_age() if "OCF_RESKEY_CRM_meta_timeout" in env else 0.0)
         self.interval = _milliseconds(env.get("OCF_RESKEY_CRM_meta_interval"), 0.0)
         self.depth = _depth(env.get("OCF_CHECK_LEVEL"), 0 if action == "validate-all" else 10)
         advised = agent.timeout(action, self.depth)
@@ -63,7 +68,7 @@ class Call:
             return True if word in _TRUE else False if word in _FALSE else parameter.default
         if parameter.kind == "integer":
             word = text.strip()
-            if word.isdigit() and len(word) < 10 and parameter.least <= int(word) <= parameter.most:
+            if _digits(word) and len(word) < 10 and parameter.least <= int(word) <= parameter.most:
                 return int(word)
             return parameter.default
         if parameter.form == "absolute" and not text.startswith("/"):
@@ -110,14 +115,19 @@ class Call:
         return max(0.0, self.deadline - time.monotonic())
 
 
+def _digits(text):
+    # str.isdigit() knows more digits than int()
+    return text.encode("ascii", "replace").isdigit()
+
+
 def _milliseconds(text, default):
-    if text is not None and text.isdigit() and 0 < len(text) < 13:
+    if text is not None and _digits(text) and len(text) < 13:
         return int(text) / 1000.0
     return default / 1000.0
 
 
 def _depth(text, default):
-    if text is None or not text.strip().isdigit() or len(text) > 9:
+    if text is None or not _digits(text.strip()) or len(text) > 9:
         return default
     return max(depth for depth in DEPTHS if depth <= int(text))
 
@@ -135,6 +145,7 @@ def _known(agent, action):
 
 def main(agent):
     """Run the action that the command line names; exits with its code."""
+    _streams()
     try:
         code = _run(agent, sys.argv[1:], os.environ)
     except KeyboardInterrupt:
@@ -146,6 +157,16 @@ def main(agent):
     except (OSError, ValueError):
         pass
     os._exit(code)                          # nothing is left to clean up, and a thread waiting for DNS may still be there
+
+
+def _streams():
+    """Put something where a standard stream was closed, else it would be the next file that is opened."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        fd = os.open(os.devnull, os.O_RDWR)
+        while fd < 3:
+            fd = os.dup(fd)
+        os.close(fd)
+        sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
 
 
 def _run(agent, words, env):
@@ -161,7 +182,10 @@ def _run(agent, words, env):
         return verdict.UNIMPLEMENTED
     if action in ("meta-data", "usage"):
         from kopano_ocf import metadata, report
-        return 0 if report.output(metadata.xml(agent) if action == "meta-data" else metadata.usage(agent)) else 1
+        if report.output(metadata.xml(agent) if action == "meta-data" else metadata.usage(agent)):
+            return verdict.SUCCESS
+        report.exit_reason("%s can't be written to the standard output" % action, log=False)
+        return verdict.GENERIC
     call = Call(agent, action, env)
     if os.geteuid() != 0 and not (action == "validate-all" and call.depth < 10):
         from kopano_ocf import report
@@ -169,24 +193,24 @@ def _run(agent, words, env):
         return verdict.PERMISSION
     if action == "validate-all":
         return _validate(call)
-    if agent.kind == "page":
-        from kopano_ocf import page as room
-        thing = room.Health(call)
-    else:
-        from kopano_ocf import instance
-        thing = instance.Instance(call)
+    room, thing = _room(call)
     if action == "monitor":
-        if agent.kind == "page":
-            result = room.monitor(call, thing)
-        else:
-            from kopano_ocf import monitor
-            result = monitor.look(call, thing)
-        return _tell_state(call, thing, result)
-    if agent.kind != "page":
-        from kopano_ocf import lifecycle as room
-    result = {"start": room.start, "stop": room.stop, "reload": getattr(room, "reload", None),
-              "reload-agent": room.reload_agent}[action](call, thing)
-    return _tell_outcome(call, result)
+        return _tell_state(call, thing, room["monitor"](call, thing))
+    return _tell_outcome(call, room[action](call, thing))
+
+
+def _room(call):
+    # type: (Call) -> Tuple[Dict[str, Any], Any]
+    """The functions that do this agent's actions, and what they work on; each is loaded when it is called for."""
+    if call.agent.kind == "page":
+        from kopano_ocf import page
+        return page.ACTIONS, page.Health(call)
+    from kopano_ocf import instance
+    if call.action == "monitor":
+        from kopano_ocf import monitor
+        return {"monitor": monitor.look}, instance.Instance(call)
+    from kopano_ocf import lifecycle
+    return lifecycle.ACTIONS, instance.Instance(call)
 
 
 def _tell_state(call, thing, result):

@@ -84,9 +84,11 @@ def parse(text, protocol):
     """
     if "+unix:" in text:
         protocol, _, path = text.partition("+unix:")
-        text = "unix:" + path
         if protocol not in PROTOCOLS:
             raise ValueError("'%s': unknown protocol '%s'" % (text, protocol))
+        if path.startswith("/"):
+            return Endpoint(protocol, path=path)
+        text = "unix:" + path
     scheme, colon, rest = text.partition(":")
     if not colon or scheme not in _SCHEMES:
         raise ValueError("'%s': not one of %s" % (text, " ".join(s + ":" for s in sorted(_SCHEMES))))

@@ -55,9 +55,10 @@ class Instance:
     def number(self, name):
         """A remembered number; 0.0 when there is none."""
         try:
-            return float(self.memory.get(name, "0"))
+            found = float(self.memory.get(name, "0"))
         except ValueError:
             return 0.0
+        return found if 0.0 <= found < 1e15 else 0.0    # neither inf nor nan, whatever the file says
 
     def put(self, name, value):
         """Remember a text (None: forget it); it is written by save()."""
@@ -124,10 +125,8 @@ class Instance:
         return Found(*process.main_and_orphans(process.scan(self.identity), int(self.number("pid"))))
 
     def _known(self):
-        pid = self.get("pid")
-        if not pid.isdigit():
-            return None
-        seen = process.look(int(pid))
+        pid = int(self.number("pid"))
+        seen = process.look(pid) if pid else None
         if seen is None or str(seen.start) != self.get("start"):
             return None
         return seen
@@ -199,8 +198,9 @@ class Instance:
         configured = self.configured() if tcp or unix else []
         by_port = dict((entry.port, entry) for entry in configured if entry.port)
         by_path = dict((entry.path, entry) for entry in configured if entry.path)
-        found = [by_path.get(path) or endpoint.Endpoint(protocol, path=path) for path in sorted(set(unix))]
-        hosts = {}
+        found = [by_path.get(path) or endpoint.Endpoint(protocol, path=path) for path in sorted(set(unix))
+                 if path.startswith("/")]       # others are names in the kernel's abstract space
+        hosts = {}      # type: dict
         for host, port in tcp:
             hosts.setdefault(port, []).append(host)
         for port in sorted(hosts):
@@ -222,7 +222,10 @@ class Instance:
         """URL (text) of the kopano-server that this client daemon was started with."""
         known = self.get("server")
         if known:
-            return known
+            try:
+                return str(endpoint.parse(known, "soap"))
+            except ValueError:
+                pass
         from kopano_ocf import kopano_cfg
         settings = self.settings()
         try:

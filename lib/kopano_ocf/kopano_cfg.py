@@ -89,8 +89,11 @@ RENAMED = {
 
 def secret(key):
     # type: (str) -> bool
-    """Whether the values of this setting must never be shown."""
-    return "passw" in key or key.endswith("_pass")
+    """Whether values of this setting must never be shown; a mistyped name is as secret as the right one."""
+    if any(word in key.lower() for word in ("pass", "pwd", "_pw", "secret")):
+        return True
+    from difflib import SequenceMatcher
+    return len(key) < 40 and any(SequenceMatcher(None, key, name).ratio() > 0.8 for name in _EXACT)
 
 
 def shown(text, limit=80):

@@ -5,10 +5,11 @@ import os
 import signal
 import time
 
-from kopano_ocf import backend, monitor, process, report, talk, verdict
+from kopano_ocf import backend, monitor, process, report, state, talk, verdict
 from kopano_ocf.verdict import Verdict
 
 UPGRADE_RECOGNISED = 5.0    # seconds a schema upgrade must last before start calls it a success
+LAUNCH_LASTS = 12.0         # seconds at most from start's look for a daemon to its own one; --dump-config takes most
 KILL_AFTER = 5.0            # seconds from the second SIGTERM to SIGKILL
 PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
 SLICE = 2.0                 # seconds that a question waits before the daemon itself is looked at again
@@ -20,9 +21,14 @@ _PIPE_LIMIT = 65536
 
 def start(call, instance):
     """0 once a following monitor says 0 or 190."""
-    refusal = _parameters(call)
-    if refusal:
-        return refusal
+    result = _parameters(call)
+    while result is None:
+        result = _start(call, instance)
+    return result
+
+
+def _start(call, instance):
+    """One attempt; None when the daemon that was there went away, or somebody else was faster: then it is to be repeated."""
     words = child = None
     with instance.lock(call.deadline) as lock:
         if lock.busy:
@@ -36,12 +42,27 @@ def start(call, instance):
         else:
             child, words, refusal = _launch(call, instance)
             if refusal:
-                return refusal
+                other = None if lock.held or call.left() <= call.reserve else instance.find().main
+                return refusal if other is None or other.dead else None
+            if not lock.held and _second(instance, child):
+                words.close()
+                return None
     try:
         return _until_serving(call, instance, child, words)
     finally:
         if words:
             words.close()
+
+
+def _second(instance, child):
+    """Where no lock can be had, two starts at once are told apart by their daemons: the younger one is ended again."""
+    elder = instance.find_all().main
+    if elder is None or elder.pid == child.pid:
+        return False
+    child.kill()
+    child.wait()
+    instance.remember(elder)
+    return True
 
 
 def _parameters(call):
@@ -137,13 +158,9 @@ def _make_directories(call, settings, where):
     except KeyError:
         return                              # the daemon says so itself
     files = [entry.path for entry in where if entry.path] + [settings.pid_file or "", "/run/kopano/-"]
-    for folder in sorted(set(os.path.dirname(os.path.realpath(path)) for path in files if path)):
-        if os.path.lexists(folder):
-            continue
-        parent = os.path.dirname(folder)
+    for folder in sorted(set(os.path.dirname(path) for path in files if path)):
         # below a directory that others can write, what we make could be exchanged before it is given away
-        seen = os.stat(parent) if os.path.isdir(parent) else None
-        if seen is None or seen.st_uid != 0 or seen.st_mode & 0o022:
+        if os.path.lexists(folder) or not state.trusted(os.path.dirname(folder)):
             continue
         try:
             os.mkdir(folder, 0o775)
@@ -238,13 +255,15 @@ class LastWords:
 
 
 def _until_serving(call, instance, child, words):
-    """Wait until a monitor would say 0 or 190; a dead child is an error at once."""
+    """Wait until a monitor would say 0 or 190; a dead child is an error at once, None a daemon of others that ended."""
     begun = time.monotonic()
     partly_since = None
     seen = Verdict(verdict.GENERIC, "it does not serve yet")
     while True:
         found = instance.find()
         if found.main is None or found.main.dead or (child is not None and child.poll() is not None):
+            if child is None and call.left() > call.reserve:
+                return None                 # it was on its way out when we came
             if child is None or child.poll() is None or not _daemonized(instance):
                 return _died(call, instance, child, words)
         main = instance.find().main
@@ -352,7 +371,8 @@ def stop(call, instance):
         for entry in instance.endpoints_known():
             if entry.path:
                 backend.clear(instance.folder, str(entry))
-    with instance.lock(min(call.deadline, time.monotonic() + 2.0)):
+    # whoever holds it is about to start the daemon, and tells so when we come too early
+    with instance.lock(min(call.deadline, time.monotonic() + LAUNCH_LASTS)):
         found = instance.find()
         if found.main is None and not found.orphans:
             instance.forget()
@@ -372,25 +392,34 @@ def _end(call, instance, found):
         call.note("op stop timeout=%ds is too short for kopano-%s to finish its clients; advised are %ds"
                   % (call.timeout, call.agent.name, max(call.agent.timeout("stop"),
                                                         int(call.value("stop_escalate") + KILL_AFTER) + 5)))
-    instance.put("stopping", "1")
-    instance.save()
-    targets = [found.main] if found.main is not None else found.orphans
-    _signal(targets, signal.SIGTERM)
-    # one that was frozen takes its SIGTERM only when it runs again
-    _signal([entry for entry in targets if entry.frozen], signal.SIGCONT)
-    second = killed = False
+    told = instance.number("stopping") if found.main is not None else 0.0
+    if 0.0 < told <= begun:
+        # by a stop that was killed: a second SIGTERM now would cut short what the first one began
+        begun = max(told, begun - steps.second)
+        _wake(found)
+    else:
+        # a server that upgrades and has no handler any more was told too, though nobody remembers
+        if not upgrading or found.main.catches(signal.SIGTERM):
+            _terminate(found)
+        instance.put("stopping", "%.3f" % begun)
+        instance.save()
+    second = killed = late = False
     while True:
         left = [entry for entry in members if entry.alive]
         if not left:
             # whatever was born meanwhile, or lost its parent, is ours too
-            again = instance.find_all()
-            if not again.main and not again.orphans:
+            found = instance.find_all()
+            if not found.main and not found.orphans:
                 return Verdict(verdict.SUCCESS, "ended after %.1f s" % (time.monotonic() - begun))
-            members = left = _members(again)
-            if not left:
-                return Verdict(verdict.SUCCESS, "")
+            members = left = _members(found)
+            if found.main is not None:      # a second daemon: it has not been told yet
+                begun, second, killed = time.monotonic(), False, False
+                _terminate(found)
         after = time.monotonic() - begun
-        if upgrading and found.main.alive:
+        if upgrading and found.main is not None and not instance.upgrading(found.main):
+            upgrading, begun = False, time.monotonic()
+            continue
+        if upgrading and found.main is not None and found.main.alive:
             if call.timeout - (call.timeout_used()) <= 5.0:
                 return Verdict(verdict.GENERIC, "process %d is upgrading its database schema and must not be killed; "
                                "raise op stop timeout, or wait and try again" % found.main.pid)
@@ -411,10 +440,24 @@ def _end(call, instance, found):
             _signal(pressed, signal.SIGKILL)    # born after the first one
         if call.left() <= 0.0:
             return _remains(call, left)
-        if call.left() <= 0.3 and left:
-            call.note("time is up: killed %s" % " ".join(str(entry.pid) for entry in left))
+        if call.left() <= 0.3:
+            if not late:
+                call.note("time is up: killed %s" % " ".join(str(entry.pid) for entry in left))
+            late = True
             _signal(left, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def _terminate(found):
+    """The first SIGTERM: for the daemon, which tells its children, or for those whose daemon is dead."""
+    _signal([found.main] if found.main is not None else found.orphans, signal.SIGTERM)
+    _wake(found)
+
+
+def _wake(found):
+    """One that was frozen takes its SIGTERM only when it runs again."""
+    _signal([entry for entry in ([found.main] if found.main is not None else found.orphans) if entry.frozen],
+            signal.SIGCONT)
 
 
 def _members(found):
@@ -461,7 +504,7 @@ def reload(call, instance):
     found = instance.find()
     refusal = verdict.of_process(found)
     if refusal is not None:
-        return Verdict(verdict.GENERIC if refusal.rc == verdict.NOT_RUNNING else refusal.rc, refusal.words)
+        return Verdict(verdict.GENERIC, refusal.words)
     if instance.get("stopping"):
         return Verdict(verdict.GENERIC, "not reloaded: it is being stopped")
     if call.agent.watch == "dagent":
@@ -481,8 +524,10 @@ def reload(call, instance):
 
 def reload_agent(call, instance):
     """New values of reloadable parameters: they are read at each action anyway."""
-    found = instance.find()
-    refusal = verdict.of_process(found)
+    refusal = verdict.of_process(instance.find())
     if refusal is not None:
-        return refusal
+        return Verdict(verdict.GENERIC, refusal.words)
     return verdict.GOOD
+
+
+ACTIONS = {"start": start, "stop": stop, "reload": reload, "reload-agent": reload_agent}

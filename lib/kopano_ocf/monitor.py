@@ -8,8 +8,6 @@ import time
 
 from kopano_ocf import backend, endpoint, talk, verdict
 
-# Spooler and monitor: nothing to connect to.  Gateway and ical: ask what every client asks first.
-
 
 def look(call, instance):
     """Verdict on the instance at the depth that the call asks for."""

@@ -71,9 +71,10 @@ class Health:
             done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL, timeout=min(5.0, max(0.5, self.call.left()))).returncode
         except (OSError, ValueError, subprocess.TimeoutExpired) as err:
-            done = type(err).__name__
+            done = -1
+            self.call.step("attrd_updater: %s" % type(err).__name__)
         if done != 0:
-            self.call.step("node attribute %s not set (attrd_updater: %s)" % (name, done))
+            self.call.step("node attribute %s not set (attrd_updater: exit code %s)" % (name, done))
         return done == 0
 
 
@@ -101,7 +102,7 @@ def stop(call, health):
     """0 once neither state file nor attribute is left."""
     if health.started or health.get("value"):
         health.attribute(None)
-    if not state.remove(health.path):
+    if not state.remove(health.path) and health.started:
         return Verdict(verdict.GENERIC, "%s can't be removed" % health.path)
     health.memory = {}
     return Verdict(verdict.SUCCESS, "")
@@ -109,7 +110,7 @@ def stop(call, health):
 
 def reload_agent(call, health):
     """New values of parameters: they are read at each action anyway."""
-    return verdict.GOOD if health.started else Verdict(verdict.NOT_RUNNING, "not started")
+    return verdict.GOOD if health.started else Verdict(verdict.GENERIC, "not started")
 
 
 def monitor(call, health):
@@ -176,3 +177,6 @@ def _behind(call, health, webapp):
         call.deadline)
     call.step("test login: %s" % seen.words, seen.took)
     return "" if seen.how == talk.FINE else "test login: %s" % seen.words
+
+
+ACTIONS = {"start": start, "stop": stop, "monitor": monitor, "reload-agent": reload_agent}

@@ -10,6 +10,7 @@ import time
 
 PROC = "/proc"
 USUAL_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin")
+DUMP = "--dump-config"
 _DELETED = " (deleted)"
 
 
@@ -121,7 +122,7 @@ class Process:
 
     def descriptors(self):
         """What its descriptors point to (link texts); [] when that can't be read."""
-        found = []
+        found = []      # type: list
         folder = "%s/%d/fd" % (PROC, self.pid)
         try:
             numbers = os.listdir(folder)
@@ -136,9 +137,16 @@ class Process:
 
     def catches(self, number):
         """Whether it has a handler for this signal; before, most signals just kill it."""
+        return self._has(number, b"SigCgt:")
+
+    def ignores(self, number):
+        """Whether this signal does nothing to it."""
+        return self._has(number, b"SigIgn:")
+
+    def _has(self, number, field):
         try:
             for line in _slurp("%s/%d/status" % (PROC, self.pid)).split(b"\n"):
-                if line.startswith(b"SigCgt:"):
+                if line.startswith(field):
                     return bool(int(line.split()[1], 16) >> (number - 1) & 1)
         except (OSError, ValueError, IndexError):
             pass
@@ -226,7 +234,8 @@ class Identity:
                 and self._reads(process) and process.same_namespace)
 
     def _in_role(self, argv):
-        return not self.role or any(word in self.role for word in argv[1:])
+        # one that is asked for its configuration is no daemon, though all the rest is the same
+        return DUMP not in argv and (not self.role or any(word in self.role for word in argv[1:]))
 
     def _reads(self, process):
         named = config_word(process.argv)
@@ -287,12 +296,24 @@ def scan(identity):
     return found
 
 
+def leads(process):
+    # type: (Process) -> bool
+    """Whether this is a daemon, not a child of one: it listens, or takes HUP and TERM.
+
+    Children that serve a client take no HUP, the one that writes the log ignores TERM, and both have closed the
+    daemon's listeners (kopano-core, UnixUtil.cpp and ECLogger.cpp).
+    """
+    import signal
+    tcp, unix = listening(process)
+    return bool(tcp or unix) or process.catches(signal.SIGHUP) and not process.ignores(signal.SIGTERM)
+
+
 def main_and_orphans(found, known_pid=0):
     # type: (list, int) -> tuple
     """Split a scan into (the daemon itself or None, processes whose daemon is dead).
 
-    The daemon is the topmost process of its kind.  What a dead one leaves behind still carries its session:
-    children never lead one, while a daemon does (started by us, by systemd, or by itself in 8.x).
+    The daemon is the topmost process of its kind.  What a dead one leaves behind still carries its session, whose
+    leader is gone then; but so does an 8.x that has put itself into the background.
     known_pid: pid that the daemon is known to have had, or 0.
     """
     by_pid = dict((entry.pid, entry) for entry in found)
@@ -303,11 +324,16 @@ def main_and_orphans(found, known_pid=0):
             orphans.append(entry)
         elif entry.pid in (entry.session, known_pid):
             mains.append(entry)
-        elif entry.session and (entry.session == known_pid or look(entry.session) is None):
+        elif entry.session and (entry.session == known_pid or _is_gone(entry.session) and not leads(entry)):
             orphans.append(entry)           # session 0: its leader is outside our pid namespace
         else:
             mains.append(entry)
     return (mains[0] if mains else None), orphans
+
+
+def _is_gone(pid):
+    found = look(pid)
+    return found is None or found.dead
 
 
 def family(process):
@@ -319,6 +345,8 @@ def family(process):
         if entry is not None and not entry.dead:
             looks[pid] = entry
             parents[pid] = entry.ppid
+    if process.pid in looks and looks[process.pid].start != process.start:
+        return []               # its pid is somebody else's by now, and so is what is below that
     members = []
     for pid, entry in looks.items():
         if pid == process.pid:
@@ -378,9 +406,12 @@ def wait_gone(processes, until, pause=0.02):
 
 def read_pid(path):
     # type: (str) -> int
-    """The number in a pid file; 0 for anything else than one plain number in a regular file."""
+    """The number in a pid file; 0 for anything else than one plain number in a regular file.
+
+    The daemon's user owns that directory: a link could lead to a device that does something when opened.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (OSError, ValueError):
         return 0
     try:

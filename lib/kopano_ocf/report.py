@@ -24,7 +24,7 @@ def _write(stream, line):
     try:
         stream.write(line + "\n")
         stream.flush()
-    except (OSError, ValueError, UnicodeError):
+    except (OSError, ValueError):
         pass                                # nobody listens; the exit code still tells
 
 
@@ -41,8 +41,10 @@ def _load():
     if env.get("HA_debug", "").strip() in ("", "0"):
         env.pop("HA_debug", None)           # "0" is not 0 to ocf.py: it would log DEBUG
     for name in ("HA_LOGFILE", "HA_DEBUGLOG"):
-        if name in env and not os.access(env[name] if os.path.exists(env[name])
-                                         else os.path.dirname(env[name]) or ".", os.W_OK):
+        path = env.get(name, "")
+        # opening a FIFO would wait for a reader
+        if path and not os.access(path if os.path.isfile(path) else os.path.dirname(path) or ".", os.W_OK) \
+                or os.path.exists(path) and not os.path.isfile(path):
             del env[name]
     folder = env.get("OCF_FUNCTIONS_DIR") or "%s/lib/heartbeat" % (env.get("OCF_ROOT") or "/usr/lib/ocf")
     sys.path.append(folder)
@@ -53,6 +55,7 @@ def _load():
             # else Python's last resort prints every warning a second time
             found.log.addHandler(logging.NullHandler())
         found.log.propagate = False
+        logging.raiseExceptions = False     # a full disk would put a traceback on stderr for each line
         for handler in found.log.handlers:
             if handler.level == logging.WARNING:
                 handler.setLevel(logging.INFO)
@@ -68,7 +71,10 @@ def exit_reason(words, log=True):
     words = one_line(words)
     found = ocf() if log else None
     if found:
-        found.ocf_exit_reason(words)
+        try:
+            found.ocf_exit_reason(words)
+        except Exception:                   # pylint: disable=broad-except
+            pass                            # nobody listens
     else:
         _write(sys.stderr, os.environ.get("OCF_EXIT_REASON_PREFIX", _PREFIX) + words)
 
@@ -77,7 +83,10 @@ def log(level, words):
     """One line for the cluster log; level is "info", "warning" or "error"."""
     found = ocf()
     if found:
-        getattr(found.logger, level)(one_line(words))
+        try:
+            getattr(found.logger, level)(one_line(words))
+        except Exception:                   # pylint: disable=broad-except
+            pass
 
 
 def say(words):

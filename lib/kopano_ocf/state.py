@@ -31,19 +31,51 @@ def safe_name(text):
 
 
 def trusted(path):
-    """Whether nobody but us (or root) can put or replace files of ours in this directory."""
+    # type: (str) -> bool
+    """Whether nobody but us (or root) can exchange a file of ours in this directory, or anything on the way to it."""
+    place, rest, links = "/", path.split("/")[::-1], 0
     try:
-        seen = os.stat(path)
+        while True:
+            seen = os.lstat(place)
+            kind = seen.st_mode & 0o170000
+            if seen.st_uid not in (0, os.geteuid()):
+                return False
+            if kind == 0o120000:
+                target, links = os.readlink(place), links + 1
+                rest += target.split("/")[::-1]
+                place = "/" if target.startswith("/") else os.path.dirname(place)
+            elif kind != 0o040000 or links > 40 or seen.st_mode & 0o1022 in (0o020, 0o002, 0o022):
+                return False
+            while rest and rest[-1] in ("", "."):
+                rest.pop()
+            if not rest:
+                return kind != 0o120000
+            part = rest.pop()
+            place = os.path.dirname(place) if part == ".." else os.path.join(place, part)
     except (OSError, ValueError):
         return False
-    if seen.st_uid not in (0, os.geteuid()):
+
+
+def _there(folder):
+    """Whether the directory can be used; one that a reboot took away is made."""
+    if trusted(folder):
+        return True
+    if os.path.lexists(folder) or not trusted(os.path.dirname(folder)):
         return False
-    return not seen.st_mode & 0o022 or bool(seen.st_mode & 0o1000)
+    try:
+        os.mkdir(folder, 0o755)
+    except FileExistsError:
+        return trusted(folder)      # by another agent, at the same moment
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def read(path):
     # type: (str) -> dict
     """What the file says; {} for a file that is missing, foreign, damaged or of another version."""
+    if not trusted(os.path.dirname(path)):
+        return {}
     try:
         # O_NONBLOCK: a FIFO in its place must not hang us
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -53,7 +85,7 @@ def read(path):
         seen = os.fstat(fd)
         if seen.st_uid != os.geteuid() or seen.st_mode & 0o170000 != 0o100000 or seen.st_size > _LIMIT:
             return {}
-        lines = os.read(fd, _LIMIT).decode("utf-8", "replace").split("\n")
+        lines = os.read(fd, _LIMIT).decode("utf-8", "surrogateescape").split("\n")
     except OSError:
         return {}
     finally:
@@ -72,16 +104,13 @@ def read(path):
 def write(path, values):
     # type: (str, dict) -> bool
     """Replace the file in one step; False when that is not possible (no space, no directory)."""
-    folder = os.path.dirname(path)
-    if not trusted(folder):
-        if os.path.lexists(folder):
-            return False
-        try:
-            os.mkdir(folder, 0o755)
-        except OSError:
-            return False
+    if not _there(os.path.dirname(path)):
+        return False
     lines = [_HEADER] + ["%s %s" % (name, str(value).replace("\n", " ")) for name, value in sorted(values.items())]
-    data = ("\n".join(lines) + "\nend\n").encode("utf-8", "replace")
+    try:
+        data = ("\n".join(lines) + "\nend\n").encode("utf-8", "surrogateescape")
+    except UnicodeError:
+        return False
     temporary = "%s.%d.tmp" % (path, os.getpid())
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -122,12 +151,15 @@ class Lock:
         self.fd, self.held = -1, False
 
     def __enter__(self):
-        if not trusted(os.path.dirname(self.path)):
+        if not _there(os.path.dirname(self.path)):
             return self
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         except OSError:
             return self         # a full disk or a foreign file: go on without a lock
+        if os.fstat(self.fd).st_uid != os.geteuid():
+            self.__exit__()     # who put it into a directory for all could hold it for ever
+            return self
         while True:
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

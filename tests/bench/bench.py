@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What an action costs, beside ocf:heartbeat:dummypy, the upstream agent in Python that does nothing.
 
-`make bench`, or bench.py [--rounds N] [--write]. All commands run once a round in an order that changes, so that a
-busy machine is unfair to none; ratios are of medians. CPU is that of the agent and its children, not of the daemons,
-which are the tests' stand-ins of generation 11. Exit code 1 when a target is missed.
+`make bench`, or bench.py [--rounds N] [--write]. All commands run once a round in an order that changes, so
+that a busy machine is unfair to none; ratios are of medians. CPU is that of the agent and its children, not
+of the daemons, which are the tests' stand-ins of generation 11. Exit code 1 when a target is missed.
 """
 import argparse
 import os
@@ -49,10 +49,10 @@ class Table:
         width = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
 
         def line(cells):
-            shown = [cells[0].ljust(width[0])] + [cell.rjust(size) for cell, size in zip(cells[1:], width[1:])]
-            return "| %s |" % " | ".join(shown)
+            figures = [cell.rjust(size) for cell, size in zip(cells[1:], width[1:])]
+            return "| %s |" % " | ".join([cells[0].ljust(width[0])] + figures)
 
-        rule = "|%s|" % "|".join(("-" * (size + 1)) + ("-" if i == 0 else ":") for i, size in enumerate(width))
+        rule = "|%s|" % "|".join(["-" * (width[0] + 2)] + ["-" * (size + 1) + ":" for size in width[1:]])
         return "\n".join(["## " + self.title, "", line(lines[0]), rule] + [line(row) for row in self.rows])
 
 
@@ -79,10 +79,12 @@ class Bench:
     def environment(world, name, action, level=None, **parameters):
         """Variables as Pacemaker sets them."""
         variables = {
-            "PATH": world.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "OCF_ROOT": "/usr/lib/ocf", "HA_RSCTMP": world.rsctmp,
-            "OCF_RA_VERSION_MAJOR": "1", "OCF_RA_VERSION_MINOR": "1", "OCF_RESOURCE_INSTANCE": "kopano-" + name,
-            "OCF_RESOURCE_TYPE": name, "OCF_RESOURCE_PROVIDER": "kopano", "OCF_RESKEY_crm_feature_set": "3.16.2",
-            "OCF_RESKEY_CRM_meta_name": action, "OCF_RESKEY_CRM_meta_timeout": "30000",
+            "PATH": world.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin",
+            "OCF_ROOT": "/usr/lib/ocf", "OCF_RA_VERSION_MAJOR": "1", "OCF_RA_VERSION_MINOR": "1",
+            "OCF_RESOURCE_INSTANCE": "kopano-" + name, "OCF_RESOURCE_TYPE": name,
+            "OCF_RESOURCE_PROVIDER": "kopano", "OCF_RESKEY_crm_feature_set": "3.16.2",
+            "HA_RSCTMP": world.rsctmp, "OCF_RESKEY_CRM_meta_name": action,
+            "OCF_RESKEY_CRM_meta_timeout": "30000",
             "OCF_RESKEY_CRM_meta_interval": "10000" if action == "monitor" else "0", "HA_debug": "0",
             "HA_logfacility": "none", "PCMK_logfacility": "none",
         }
@@ -111,16 +113,16 @@ class Bench:
         with self.started(host()) as world:
             baseline = self.dummypy(world)
             floor = Case("python3 -IS -c pass", ["/usr/bin/python3", "-IS", "-c", "pass"], {})
-            shell = Case("ocf:heartbeat:Dummy monitor (shell)", ["/usr/lib/ocf/resource.d/heartbeat/Dummy", "monitor"],
+            shell = Case("ocf:heartbeat:Dummy monitor (shell)",
+                         ["/usr/lib/ocf/resource.d/heartbeat/Dummy", "monitor"],
                          self.environment(world, "Dummy", "monitor"), expected=7)
-            cases = [(case, limit) for limit, case in
-                     [(LIMIT[level], self.agent(world, name, "monitor", level)) for level in ("0", "10", "20")
-                      for name in DAEMONS]
-                     + [(LIMIT["webapp-health"], self.agent(world, "webapp-health", "monitor", level, attribute=""))
-                        for level in ("0", "10")]
-                     + [(LIMIT["meta-data"], self.agent(world, name, "meta-data")) for name in AGENTS]
-                     + [(None, self.agent(world, name, "validate-all", level)) for name in ("server", "gateway")
-                        for level in ("0", "10")]]
+            cases = [(self.agent(world, name, "monitor", level), LIMIT[level])
+                     for level in ("0", "10", "20") for name in DAEMONS]
+            cases += [(self.agent(world, "webapp-health", "monitor", level, attribute=""),
+                       LIMIT["webapp-health"]) for level in ("0", "10")]
+            cases += [(self.agent(world, name, "meta-data"), LIMIT["meta-data"]) for name in AGENTS]
+            cases += [(self.agent(world, name, "validate-all", level), None)
+                      for name in ("server", "gateway") for level in ("0", "10")]
             subprocess.run([os.path.join(ROOT, "agents/webapp-health"), "start"], check=True,
                            env=self.environment(world, "webapp-health", "start", attribute=""))
             interleaved([baseline, floor, shell] + [case for case, _ in cases], self.rounds)
@@ -134,8 +136,8 @@ class Bench:
         """CPU and wall of depth 10 with TLS endpoints beside the plain ones."""
         with self.started(host(tls=True)) as world:
             baseline = self.dummypy(world)
-            cases = [(self.agent(world, name, "monitor", "10", "%s monitor depth 10, with TLS" % name), LIMIT["TLS"])
-                     for name in ("server", "gateway", "ical")]
+            cases = [(self.agent(world, name, "monitor", "10", name + " monitor depth 10, with TLS"),
+                      LIMIT["TLS"]) for name in ("server", "gateway", "ical")]
             interleaved([baseline] + [case for case, _ in cases], self.rounds)
             self.costs("One action, plain and TLS endpoints", baseline, cases)
 
@@ -162,19 +164,21 @@ class Bench:
                 for pid in pids:
                     os.kill(pid, 9)
                     os.waitpid(pid, 0)
-        table = Table("Depth 10 beside %d sleeping processes" % SLEEPERS, "action", "CPU ms without", "CPU ms with",
-                      "ratio without", "ratio with")
+        table = Table("Depth 10 beside %d sleeping processes" % SLEEPERS, "action",
+                      "CPU ms without", "CPU ms with", "ratio without", "ratio with")
         for one, other in zip(few, many):
             table.add(one.name, "%.1f" % (median(one.cpu) * 1000), "%.1f" % (median(other.cpu) * 1000),
-                      "%.2f" % (median(one.cpu) / median(few[0].cpu)), "%.2f" % (median(other.cpu) / median(many[0].cpu)))
+                      "%.2f" % (median(one.cpu) / median(few[0].cpu)),
+                      "%.2f" % (median(other.cpu) / median(many[0].cpu)))
         self.tables.append(table)
 
     # -- how long start and stop take beyond the daemon itself
 
     def overshoot(self, host):
         """start's return after the first moment of service, stop's after the end of the last process."""
-        table = Table("Time that start and stop add (%d runs each)" % STARTS, "daemon", "serves after s", "start adds s", "most",
-                      "target", "gone after s", "stop adds s", "most", "target")
+        table = Table("Time that start and stop add (%d runs each)" % STARTS, "daemon",
+                      "serves after s", "start adds s", "most", "target",
+                      "gone after s", "stop adds s", "most", "target")
         with host() as world:
             world.database.start()
             for name in DAEMONS:
@@ -190,7 +194,8 @@ class Bench:
                 row = [name]
                 for samples, limit, what in ((starts, START_LIMIT, "start"), (stops, STOP_LIMIT, "stop")):
                     added = [sample[1] for sample in samples]
-                    row += ["%.3f" % median([sample[0] for sample in samples]), "%.3f" % median(added), "%.3f" % max(added),
+                    row += ["%.3f" % median([sample[0] for sample in samples]),
+                            "%.3f" % median(added), "%.3f" % max(added),
                             self.judge(max(added), limit, "%s of %s" % (what, name))]
                 table.add(*row)
         self.tables.append(table)
@@ -256,10 +261,10 @@ class Bench:
                 "`make bench` measured this on %s, %s, %s, %d cores." % (
                     time.strftime("%Y-%m-%d"), _first_line("/etc/os-release", "PRETTY_NAME="),
                     "Python " + platform.python_version(), os.cpu_count()),
-                "Medians of %d interleaved runs; CPU is user and system time of the agent's process and its children. "
-                "Ratios are to `ocf:heartbeat:dummypy monitor` in the same run." % self.rounds]
+                "Medians of %d interleaved runs; CPU is user and system time of the agent's process and its "
+                "children. Ratios are to `ocf:heartbeat:dummypy monitor` in the same run." % self.rounds]
         verdict = "All targets reached." if not self.missed else "Missed: " + "; ".join(self.missed) + "."
-        return "\n".join(head) + "\n\n" + "\n\n".join(table.text() for table in self.tables) + "\n\n" + verdict
+        return "\n\n".join(["\n".join(head)] + [table.text() for table in self.tables] + [verdict])
 
 
 PARTS = {"actions": Bench.actions, "tls": Bench.tls, "growth": Bench.growth, "overshoot": Bench.overshoot}

@@ -17,7 +17,7 @@ class Case:
         self.cpu, self.wall = [], []
 
     def run(self):
-        """(CPU seconds, wall seconds) of one run. Raises AssertionError when its exit code is not the expected one."""
+        """(CPU seconds, wall seconds) of one run. Raises AssertionError for an unexpected exit code."""
         silent = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
         begin = time.perf_counter()
         pid = os.posix_spawn(self.words[0], self.words, self.environment, file_actions=silent, setpgroup=0)
@@ -32,7 +32,7 @@ def interleaved(cases, rounds, seed=0):
     """Runs every case once a round, each round in another order, so that what disturbs one disturbs all."""
     order = random.Random(seed)
     for case in cases:
-        for _ in range(2):          # files cached, byte code written, whatever is remembered between calls remembered
+        for _ in range(2):          # files cached, byte code written, state of the first call remembered
             case.run()
     for _ in range(rounds):
         for case in order.sample(cases, len(cases)):
@@ -47,5 +47,5 @@ def median(samples):
 
 
 def tenth(samples):
-    """The value that a tenth of the samples stay below: nearer to the cost alone, on a machine that is not idle."""
+    """What a tenth of the samples stay below: nearer to the bare cost, on a machine that is not idle."""
     return sorted(samples)[len(samples) // 10]

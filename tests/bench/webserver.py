@@ -36,7 +36,8 @@ DocumentRoot {run}/htdocs
 PAGE = """<?php header('Content-Type: text/html; charset=utf-8'); $title = 'Kopano WebApp'; ?>
 <!DOCTYPE html><html><head><title><?= $title ?></title></head><body class="login">
 <form action="index.php?logon" method="post"><input type="text" name="username" id="username">
-<input type="password" name="password" id="password"><input type="submit" id="submitbutton"></form></body></html>
+<input type="password" name="password" id="password"><input type="submit" id="submitbutton"></form>
+</body></html>
 """
 
 
@@ -51,8 +52,8 @@ def apache(run="/run/bench-apache"):
     modules = "\n".join("Include mods-available/%s.load" % name for name in wanted)
     with open(run + "/apache.conf", "w") as file:
         file.write(CONFIGURATION.format(run=run, modules=modules + "\nTypesConfig /etc/mime.types"))
-    process = subprocess.Popen(["apache2", "-D", "FOREGROUND", "-f", run + "/apache.conf"], stdin=subprocess.DEVNULL,
-                               start_new_session=True)
+    process = subprocess.Popen(["apache2", "-D", "FOREGROUND", "-f", run + "/apache.conf"],
+                               stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         wait_for(lambda: process.poll() is not None or _serves(), 20, "Apache does not serve")
         yield

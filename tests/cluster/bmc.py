@@ -32,7 +32,7 @@ class BMC:
     def __init__(self, path, nodes):
         self.nodes = nodes
         self.events = []            # PowerEvents, in order
-        self.broken = False         # answer every order with an error, as a BMC without power does
+        self.broken = False         # refuse every order, as a BMC without power does
         self.delay = 0.0            # seconds an order takes
         self._booting = {}          # node -> Timer that will boot it
         self._socket = socket.socket(socket.AF_UNIX)
@@ -83,12 +83,12 @@ class BMC:
 
     def _obey(self, order):
         verb, _, name = order.partition(" ")
+        if verb == "list":              # which nodes it is for is known, broken or not
+            return " ".join(f"{name}:{'on' if node.alive() else 'off'}" for name, node in self.nodes.items())
         if self.broken:
             return "error the BMC doesn't answer"
         if verb == "ping":
             return "ok"
-        if verb == "list":
-            return " ".join(f"{name}:{'on' if node.alive() else 'off'}" for name, node in self.nodes.items())
         node = self.nodes.get(name)
         if node is None:
             return f"error no node {name!r}"

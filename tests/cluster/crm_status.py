@@ -17,7 +17,7 @@ class Status:
 
 
 def parse(text):
-    """Status from the output of `crm_mon -1 --output-as=xml`; None when it isn't one, or no DC is known yet."""
+    """Status from the output of `crm_mon -1 --output-as=xml`; None when it is none, or no DC is known yet."""
     start = text.find("<pacemaker-result")
     if start < 0:
         return None
@@ -37,10 +37,12 @@ def parse(text):
     failures = [(failure.get("op_key", "").rsplit("_", 2)[0], failure.get("node"), failure.get("task"),
                  failure.get("exitstatus"), failure.get("exitreason") or "")
                 for failure in root.findall("failures/failure")]
-    attributes = {node.get("name"): {item.get("name"): item.get("value") for item in node.findall("attribute")}
-                  for node in root.findall("node_attributes/node")}
+    attributes = {
+        node.get("name"): {item.get("name"): item.get("value") for item in node.findall("attribute")}
+        for node in root.findall("node_attributes/node")}
     return Status(
         dc=dc.get("name"), quorum=dc.get("with_quorum") == "true", running=running, failures=failures,
         attributes=attributes,
-        online={node.get("name"): node.get("online") == "true" and node.get("pending") != "true" for node in nodes},
+        online={node.get("name"): node.get("online") == "true" and node.get("pending") != "true"
+                for node in nodes},
         unclean=[node.get("name") for node in nodes if node.get("unclean") == "true"])

@@ -20,7 +20,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import lab as lab_module  # noqa: E402
-from kopano_site import ADDRESS, CLONED, CONFIGURATION, DAEMONS, GROUPED, MAILBOX, PORTS, ROOT, Site  # noqa: E402
+import kopano_site  # noqa: E402
+from kopano_site import ADDRESS, CLONED, DAEMONS, GROUPED, MAILBOX, PORTS, Site  # noqa: E402
 from namespaces import LabError  # noqa: E402
 from timeline import Timeline  # noqa: E402
 
@@ -64,7 +65,8 @@ class Demo:
         """One line: seconds since the step's begin, who, what."""
         seconds = (at or time.time()) - self.step_begin
         lines = textwrap.wrap(words, WIDTH, break_long_words=False, break_on_hyphens=False)
-        print(f"  {seconds:6.1f} s  {who:<6} " + f"\n{'':20}".join(paint(line, colour) for line in lines), flush=True)
+        print(f"  {seconds:6.1f} s  {who:<6} " + f"\n{'':19}".join(paint(line, colour) for line in lines),
+              flush=True)
 
     def tell_news(self):
         """What Pacemaker saw and did since the last time, in a few lines."""
@@ -118,23 +120,22 @@ class Demo:
 
     def boot(self):
         """Two nodes become a cluster."""
-        self.step("Two nodes boot: bob 192.168.122.25 and alice 192.168.122.26, with two shared disks and STONITH")
-        self.lab.up()
+        self.step("Two nodes boot: bob 192.168.122.25 and alice 192.168.122.26, two shared disks, STONITH")
         self.lab.wait_online()
         self.say("Corosync and Pacemaker are up, both nodes online", "good")
         self.timeline.news()            # how they found each other is another story
 
     def load(self):
         """The configuration makes it a Kopano cluster."""
-        names = [name for name in sorted(os.listdir(CONFIGURATION)) if name.endswith(".crm")]
-        self.step(f"The configuration is loaded: {os.path.relpath(CONFIGURATION, ROOT)}")
-        self.site.load()
-        self.say(f"crmsh has loaded {', '.join(names)} without a warning (in 020 the lab's own fence device)", "good")
+        self.step("The configuration is loaded: " +
+                  os.path.relpath(kopano_site.CONFIGURATION, kopano_site.ROOT))
+        names = self.site.load()
+        self.say(f"crmsh has loaded {', '.join(names)} without a warning (in 020 the lab's BMC)", "good")
         self.follow(self.site.everything_runs, 90, "everything runs")
         self.follow(self.serves, 30, "Kopano serves")
         self.lab.settle()
         self.tell_news()
-        self.say(f"server, LMTP, IMAP and CalDAV answer on {ADDRESS}", "good")
+        self.say(f"server, LMTP, IMAP and CalDAV answer on {ADDRESS}, for clients outside the nodes", "good")
         self.places()
 
     def deliver(self, subject):
@@ -152,12 +153,14 @@ class Demo:
         """The server hangs."""
         before = self.site.snapshot()
         server = before["server"]
-        self.step(f"kopano-server on {server.node} freezes (kill -STOP): the process is there, but answers nobody")
+        self.step(f"kopano-server on {server.node} freezes (kill -STOP): it is there, but answers nobody")
         os.kill(server.pid, signal.SIGSTOP)
-        self.follow(lambda: [process for process in self.site.instances()["server"] if process.pid != server.pid]
-                    and self.serves(), 90, "a new kopano-server serves")
-        self.say(f"server, LMTP, IMAP and CalDAV answer again, {time.time() - self.step_begin:.1f} s after the freeze",
-                 "good")
+
+        def replaced():
+            return server not in self.site.instances()["server"] and self.serves()
+        self.follow(replaced, 90, "a new kopano-server serves")
+        self.say("server, LMTP, IMAP and CalDAV answer again, "
+                 f"{time.time() - self.step_begin:.1f} s after the freeze", "good")
         self.lab.settle()
         self.tell_news()
         after = self.site.snapshot()
@@ -172,11 +175,17 @@ class Demo:
         survivor = self.lab.others(victim)[0]
         self.step(f"{victim.name}, where Kopano runs, loses its power")
         victim.power_off()
-        self.follow(lambda: self.lab.where("kopano-monitor", survivor) == [survivor.name] and self.serves(), 120,
-                    f"Kopano serves from {survivor.name}")
+
+        def moved():
+            return self.lab.where("kopano-monitor", survivor) == [survivor.name] and self.serves()
+        self.follow(moved, 120, f"Kopano serves from {survivor.name}")
         self.say(f"server, LMTP, IMAP and CalDAV answer again, from {survivor.name}, "
                  f"{time.time() - self.step_begin:.1f} s after the power cut", "good")
-        self.follow(lambda: self.lab.status(survivor).online.get(victim.name), 60, f"{victim.name} joins again")
+
+        def joined():
+            status = self.lab.status(survivor)
+            return status and status.online.get(victim.name)
+        self.follow(joined, 60, f"{victim.name} joins again")
         self.say(f"{victim.name}, rebooted by its BMC, has joined again", "good")
         self.follow(lambda: self.site.everything_runs(survivor.name), 60, "Apache runs on both nodes again")
         self.lab.settle(node=survivor)
@@ -225,7 +234,8 @@ def stop(number, _frame):
 
 def main():
     """Exit code 0 when every step went well, 1 when one failed, 130 on Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.strip(),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stay", action="store_true", help="leave the cluster running until Ctrl-C")
     options = parser.parse_args()
     why = lab_module.missing()
@@ -233,37 +243,35 @@ def main():
         sys.exit(why)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    site = Site()
-    demo = Demo(site)
+    try:
+        with Site() as site:
+            return tell(Demo(site), options.stay)
+    except LabError as error:
+        sys.exit(f"the lab can't be built: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted: the cluster is taken down")
+        return 130
+
+
+def tell(demo, stays):
+    """Tell the story; exit code."""
     good = False
     try:
         demo.tell()
         good = True
-    except KeyboardInterrupt:
-        print("\ninterrupted: the cluster is taken down")
-        return 130
     except Exception as error:      # whatever went wrong is to be shown with the logs, not as a traceback
         demo.tell_news()
         print(paint(f"\n{type(error).__name__}: {error}", "bad"))
-        print("logs of the nodes:", site.lab.keep_logs(tempfile.mkdtemp(prefix="kopano-demo-")))
-    else:
-        if options.stay:
-            stay(site)
-    finally:
-        site.lab.down()
+        print("logs of the nodes:", demo.lab.keep_logs(tempfile.mkdtemp(prefix="kopano-demo-")))
     demo.summary(good)
-    return 0 if good else 1
-
-
-def stay(site):
-    """Leave the cluster to the user until Ctrl-C."""
-    print("\nThe cluster stays up until Ctrl-C. A shell on a node:")
-    for node in site.lab:
-        print(f"  {node.name:<6} nsenter --target {node.pid} --all --root --wd bash")
-    try:
+    if stays:
+        print("\nThe cluster stays up until Ctrl-C. A shell on a node:")
+        for node in demo.lab:
+            if node.alive():
+                print(f"  {node.name:<6} nsenter --target {node.pid} --all --root --wd bash")
+        sys.stdout.flush()
         signal.pause()
-    except KeyboardInterrupt:
-        print()
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ CONFIGURATION = f"{ROOT}/crm/shared-storage"
 PYTHON = "/usr/bin/python3"         # what the agents run on, whatever runs us
 
 DAEMONS = ("server", "dagent", "spooler", "gateway", "ical", "monitor")
-GROUPED = ("mysql_fs", "mysql_ip", "mysqld", "kopano_fs", "kopano_ip") + tuple(f"kopano-{name}" for name in DAEMONS)
+GROUPED = ("mysql_fs", "mysql_ip", "mysqld", "kopano_fs", "kopano_ip",
+           *(f"kopano-{name}" for name in DAEMONS))
 CLONED = ("apache", "webapp-health")
 ADDRESS = "192.168.122.100"
 PORTS = {"server": 236, "dagent": 2003, "gateway": 143, "ical": 8080}
@@ -135,7 +136,8 @@ class Site:
     def __init__(self, interval=1.0):
         self.interval = interval
         self.fenced_before = []         # nodes fenced before restore()
-        self.lab = Lab(furnish=furnish, disks={"/dev/mapper/mysql": mysql_disk, "/dev/mapper/kopano": kopano_disk})
+        self.lab = Lab(furnish=furnish,
+                       disks={"/dev/mapper/mysql": mysql_disk, "/dev/mapper/kopano": kopano_disk})
 
     def __enter__(self):
         self.lab.up()
@@ -148,7 +150,8 @@ class Site:
         return self.lab[name]
 
     def load(self):
-        """Load the crm configuration, as one transaction; LabError when crmsh has anything against it."""
+        """Load the crm configuration, as one transaction; the files' names. LabError when crmsh has anything
+        to say about it."""
         node = self.lab["bob"]
         files = sorted(glob.glob(f"{self.lab.image}/root/crm/*.crm"))
         if self.interval != 1.0:
@@ -159,6 +162,7 @@ class Site:
         result = node.run("crm configure", input=orders, check=False)
         if result.returncode or re.search("WARNING|ERROR", result.stdout):
             raise LabError(f"crm configure: exit code {result.returncode}\n{result.stdout}")
+        return [os.path.basename(file) for file in files]
 
     def _hastened(self, text):
         def shorter(found):
@@ -178,7 +182,7 @@ class Site:
     def wait_started(self, on=None, timeout=60):
         """Until everything_runs(), and the cluster is idle."""
         try:
-            wait_for(lambda: self.everything_runs(on), timeout, f"everything runs{f' on {on}' if on else ''}", every=0.1)
+            wait_for(lambda: self.everything_runs(on), timeout, f"everything runs on {on or 'its node'}")
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.lab.report()}") from None
         self.lab.settle(timeout=timeout, node=self.lab[on] if on else None)
@@ -337,7 +341,7 @@ class Watch(threading.Thread):
         self.join()
 
     def run(self):
-        while not self._end.wait(self.INTERVAL):
+        while not self.looks or not self._end.wait(self.INTERVAL):
             self.looks += 1
             for name, mains in self.site.instances().items():
                 if len(mains) > 1:

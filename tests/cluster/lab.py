@@ -20,6 +20,7 @@ import fcntl
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -31,7 +32,8 @@ from namespaces import ENVIRONMENT, LoopDevice, children, command, in_network_of
 from node import Node
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PROGRAMS = ["corosync", "pacemakerd", "crm", "crm_mon", "unshare", "nsenter", "losetup", "mkfs.ext4", "ip", "arping"]
+PROGRAMS = ["corosync", "pacemakerd", "crm", "crm_mon", "unshare", "nsenter", "losetup", "mkfs.ext4", "ip",
+            "arping"]
 MEMORY = "/dev/shm"                 # a tmpfs: the nodes' own disks needn't survive anything
 
 COROSYNC_CONF = """\
@@ -115,7 +117,7 @@ class Lab:
             os.mkdir(self.image)
             self._install("lab-cluster", "/usr/local/sbin/lab-cluster")
             self._install("fence_lab", "/usr/sbin/fence_lab")
-            # ocf:heartbeat:Filesystem wants a modprobe; a node may not load anything into the machine's kernel.
+            # ocf:heartbeat:Filesystem wants a modprobe; a node must not load anything into the kernel.
             os.symlink("/bin/true", f"{self.image}/usr/sbin/modprobe")
             if furnish:
                 furnish(self.image)
@@ -156,9 +158,9 @@ class Lab:
     def up(self):
         """Build the networks and boot all nodes; their cluster software is starting on return."""
         try:
-            self._hub = subprocess.Popen(["unshare", "--net", "--pid", "--fork", "--kill-child=SIGKILL", "cat"],
-                                         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=ENVIRONMENT,
-                                         start_new_session=True)
+            self._hub = subprocess.Popen(
+                ["unshare", "--net", "--pid", "--fork", "--kill-child=SIGKILL", "cat"], env=ENVIRONMENT,
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
             self.client = wait_for(lambda: children(self._hub.pid), 10, "the hub", every=0.005)[0]
             self._ip("link set lo up")
             for device, network in self.NETWORKS.items():
@@ -201,7 +203,8 @@ class Lab:
         with open(f"{directory}/cib.xml", "w") as file:
             file.write(FIRST_CIB)
         owner, group = pwd.getpwnam("hacluster").pw_uid, grp.getgrnam("haclient").gr_gid
-        for path, mode in ((os.path.dirname(directory), 0o750), (directory, 0o750), (f"{directory}/cib.xml", 0o600)):
+        for path, mode in ((os.path.dirname(directory), 0o750), (directory, 0o750),
+                           (f"{directory}/cib.xml", 0o600)):
             os.chown(path, owner, group)
             os.chmod(path, mode)
 
@@ -211,7 +214,8 @@ class Lab:
                                                replication=member.address("eth1")) for member in self)
         return {
             "/etc/hostname": f"{node.name}\n",
-            "/etc/hosts": "127.0.0.1 localhost\n" + "".join(f"{member.address()} {member.name}\n" for member in self),
+            "/etc/hosts": "".join(["127.0.0.1 localhost\n"] +
+                                  [f"{member.address()} {member.name}\n" for member in self]),
             "/etc/resolv.conf": "",                     # no name server: look-ups fail at once
             "/etc/corosync/corosync.conf": COROSYNC_CONF.format(token=self.token, nodes=members,
                                                                 two_node=int(len(self.nodes) == 2)),
@@ -227,7 +231,8 @@ class Lab:
         """Give a booting node its network card."""
         port = f"{node.name}-{device}"
         # A dead node's network namespace is freed a little after it: its end of the cable may still be there.
-        wait_for(lambda: self._ip(f"link show {port}", check=False).returncode != 0, 10, f"old {port} gone", every=0.02)
+        wait_for(lambda: self._ip(f"link show {port}", check=False).returncode != 0, 10, f"old {port} gone",
+                 every=0.02)
         self._ip(f"link add {port} type veth peer name {device} netns {node.pid}")
         self._ip(f"link set {port} master br-{device} {'down' if device in node.unplugged else 'up'}")
 
@@ -247,7 +252,8 @@ class Lab:
         asked = node or next((member for member in self if member.alive()), None)
         if asked is None or not asked.alive():
             return None
-        return crm_status.parse(asked.run(["crm_mon", "-1", "--output-as=xml"], check=False, timeout=20).stdout)
+        words = asked.run(["crm_mon", "-1", "--output-as=xml"], check=False, timeout=20).stdout
+        return crm_status.parse(words)
 
     def wait_online(self, timeout=90, node=None):
         """Until every node is a member, and the partition has quorum."""
@@ -291,7 +297,7 @@ class Lab:
         for node in self:
             if node.alive():
                 lines = node.out("crm_mon -1rf", check=False).splitlines()
-                words = "\n".join(line for line in lines if "ast updated" not in line and "Last change" not in line)
+                words = "\n".join(line for line in lines if not re.search("[Ll]ast (updated|change)", line))
                 seen.setdefault(words, []).append(node.name)
         return "\n".join(f"--- seen by {', '.join(names)}\n{words}" for words, names in seen.items())
 
@@ -306,7 +312,8 @@ class Lab:
                 shutil.copy(f"{node.directory}/console.log", f"{directory}/{node.name}")
         with open(f"{directory}/power.log", "w") as file:
             for event in self.bmc.events if self.bmc else []:
-                file.write(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.order}: {event.answer}\n")
+                clock = time.strftime("%H:%M:%S", time.localtime(event.at))
+                file.write(f"{clock} {event.order}: {event.answer}\n")
         return directory
 
 

@@ -65,7 +65,7 @@ def namespace(pid, kind):
 
 
 def in_network_of(pid, function):
-    """Call `function()` in a thread that has moved to the network namespace of `pid`; its result or exception.
+    """Call `function()` in a thread that has moved to the network of `pid`; returns or raises what it does.
 
     Sockets opened there stay there: a client outside the cluster's nodes needs no process of its own.
     """

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from namespaces import ENVIRONMENT, LabError, children, namespace, shut_down_filesystem, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-UNSHARE = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--kill-child=SIGKILL"]
+UNSHARE = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork",
+           "--kill-child=SIGKILL"]
 NSENTER = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"]
 
 
@@ -76,11 +77,12 @@ class Node:
             "addresses": {device: f"{self.address(device)}/24" for device in self.lab.NETWORKS},
             "files": self.lab.node_files(self),
         }
-        with open(f"{self.directory}/config.json", "w") as file:
+        config_file = f"{self.directory}/config.json"
+        with open(config_file, "w") as file:
             json.dump(config, file)
         with open(f"{self.directory}/console.log", "ab") as console:
             self._process = subprocess.Popen(
-                UNSHARE + ["/usr/bin/python3", "-Iu", f"{HERE}/node_init.py", f"{self.directory}/config.json"],
+                [*UNSHARE, "/usr/bin/python3", "-Iu", f"{HERE}/node_init.py", config_file],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console, env=ENVIRONMENT, cwd="/",
                 start_new_session=True)                 # Ctrl-C is for the lab, not for its machines
         self.pid = wait_for(lambda: children(self._process.pid), 10, f"{self.name}: PID 1", every=0.005)[0]
@@ -157,8 +159,8 @@ class Node:
 
     def put(self, path, text, mode=0o644):
         """Write a file in the running node."""
-        self.run(["sh", "-c", 'mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"', "put", path, f"{mode:o}"],
-                 input=text)
+        script = 'mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"'
+        self.run(["sh", "-c", script, "put", path, f"{mode:o}"], input=text)
 
     def processes(self, *names):
         """The node's processes with one of these names (all without names), eldest first, no zombies."""

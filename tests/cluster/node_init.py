@@ -32,7 +32,7 @@ import time
 LIBC = ctypes.CDLL(None, use_errno=True)
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "ppc64le": 203, "s390x": 217, "riscv64": 41}[os.uname().machine]
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "ppc64le": 203, "s390x": 217, "riscv64": 41}    # system call
 
 CHARACTER_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
                      "tty": (5, 0)}
@@ -59,8 +59,8 @@ def build_root(config):
     """Mount the node's file systems under config["root"] and make that the root directory."""
     root = config["root"]
     mount(None, "/", None, MS_REC | MS_PRIVATE)         # what is mounted here stays here
-    mount("overlay", root, "overlay", 0, "lowerdir={image}:/,upperdir={upper},workdir={work},index=off,xino=off"
-          .format(**config))
+    mount("overlay", root, "overlay", 0,
+          "lowerdir={image}:/,upperdir={upper},workdir={work},index=off,xino=off".format(**config))
     for name in ("proc", "sys", "dev", "run", "tmp", "lab", "oldroot"):
         os.makedirs(f"{root}/{name}", exist_ok=True)
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV)
@@ -72,7 +72,7 @@ def build_root(config):
     for path in config["visible"]:
         os.makedirs(root + path, exist_ok=True)
         mount(path, root + path, None, MS_BIND | MS_REC)
-    if LIBC.syscall(SYS_PIVOT_ROOT, root.encode(), f"{root}/oldroot".encode()) != 0:
+    if LIBC.syscall(PIVOT_ROOT[os.uname().machine], root.encode(), f"{root}/oldroot".encode()) != 0:
         raise OSError(ctypes.get_errno(), "pivot_root")
     os.chdir("/")
     if LIBC.umount2(b"/oldroot", MNT_DETACH) != 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""crm/shared-storage: loads into crmsh without a word of complaint, and makes the right moves in crm_simulate."""
+"""crm/shared-storage: loads into crmsh without a word of complaint, makes the right moves in crm_simulate."""
 import glob
 import os
 import re
@@ -25,7 +25,7 @@ def run(*words, cib, **options):
 
 @pytest.fixture(scope="module")
 def empty_cib(tmp_path_factory):
-    """The CIB of two nodes and nothing else; the agents are installed, as crmsh asks them for their meta-data."""
+    """The CIB of two nodes and nothing else. The agents are installed: crmsh asks for their meta-data."""
     assert sandbox.inside()
     subprocess.run(["make", "--silent", "-C", ROOT, "install"], check=True)
     text = subprocess.run(["cibadmin", "--empty"], check=True, text=True, stdout=subprocess.PIPE).stdout

@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from kopano_site import ADDRESS, DAEMONS, GROUPED, PORTS
+from kopano_site import ADDRESS, DAEMONS, GROUPED, PORTS, Watch
 from namespaces import wait_for
 from timeline import Timeline
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.xdist_group("drills")]
 
 DETECTION = 4               # seconds: the longest interval of a daemon's monitor in the drills
 RESTART = 8                 # seconds: more than the stop and start of any daemon takes here
@@ -64,8 +64,9 @@ def test_daemon_comes_back(drill, daemon, fault):
 def test_server_killed_under_idle_clients(drill):
     """Connected clients hold dagent's and gateway's stop up for 30 and 10 s, so these must not be stopped."""
     def connect():
-        return smtplib.LMTP(ADDRESS, PORTS["dagent"], timeout=5), imaplib.IMAP4(ADDRESS, PORTS["gateway"], timeout=5)
-    clients = drill.lab.outside(connect)
+        return (smtplib.LMTP(ADDRESS, PORTS["dagent"], timeout=5),
+                imaplib.IMAP4(ADDRESS, PORTS["gateway"], timeout=5))
+    lmtp, imap = drill.lab.outside(connect)
     before, timeline = drill.snapshot(), Timeline(drill.lab)
     timeline.news()
     begin = time.monotonic()
@@ -75,8 +76,17 @@ def test_server_killed_under_idle_clients(drill):
     assert time.monotonic() - begin < DETECTION + 3
     drill.lab.settle()
     assert_only_this_one_was_restarted(drill, "server", before, timeline)
-    clients[0].quit()
-    clients[1].logout()
+    lmtp.quit()
+    imap.logout()
+
+
+def test_the_watch_sees_a_daemon_that_runs_twice(site):
+    other = site.lab.others(site.active())[0]
+    with Watch(site) as watch:
+        other.run("setsid kopano-spooler -F -c /etc/kopano/spooler.cfg >/dev/null 2>&1 </dev/null &")
+        wait_for(lambda: watch.violations, 10, "the watch notes it")
+    os.kill(other.processes("kopano-spooler")[0].pid, signal.SIGKILL)
+    assert "kopano-spooler runs 2 times" in watch.violations[0]
 
 
 def test_power_cut_of_the_database_node(drill):

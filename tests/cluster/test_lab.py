@@ -101,5 +101,9 @@ def test_nothing_outlives_the_lab():
         directory = lab.directory
     for pid in pids:
         wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 5, f"process {pid} has ended")
-    wait_for(lambda: not any(path in command(["losetup", "--list"]).stdout.split() for path in loops), 5, "loops free")
+
+    def detached():
+        in_use = command(["losetup", "--list"]).stdout.split()
+        return not any(path in in_use for path in loops)
+    wait_for(detached, 5, "the loop devices are free")
     assert not os.path.exists(directory)

@@ -7,31 +7,33 @@ import pytest
 import timeline
 
 CONTROLD = "Nov 23 15:53:48.757 alice pacemaker-controld  [46] (log_executor_event) \tnotice: "
+RESULT = CONTROLD + "Result of "
 SCHEDULER = "Nov 23 15:53:48.757 alice pacemaker-schedulerd[45] (log_list_item) \tnotice: "
 FENCER = "Nov 23 15:53:48.757 alice pacemaker-fenced    [42] (finalize_op) \tnotice: "
 
 
 @pytest.mark.parametrize("line, words, good", [
-    (CONTROLD + "Result of monitor operation for kopano-server on alice: error (process 842 is stopped (state T)) "
+    (RESULT + "monitor operation for kopano-server on alice: error (process 842 is stopped (state T)) "
      "| CIB update 57, graph action unconfirmed; call=83 key=kopano-server_monitor_10000 rc=1",
      "monitor kopano-server on alice: error: process 842 is stopped (state T)", False),
-    (CONTROLD + "Result of monitor operation for webapp-health on alice: OCF_DEGRADED (no answer) | CIB update 9",
+    (RESULT + "monitor operation for webapp-health on alice: OCF_DEGRADED (no answer) | CIB update 9",
      "monitor webapp-health on alice: degraded: no answer", False),
-    (CONTROLD + "Result of start operation for d on alice: ok | CIB update 70, graph action confirmed; rc=0",
+    (RESULT + "start operation for d on alice: ok | CIB update 70, graph action confirmed; rc=0",
      "start   d on alice: ok", True),
-    (CONTROLD + "Result of probe operation for d on alice: not running | CIB update 7", "probe   d on alice: not running",
-     True),
-    (CONTROLD + "Result of monitor operation for d on alice: not running | CIB update 7",
+    (RESULT + "probe operation for d on alice: not running | CIB update 7",
+     "probe   d on alice: not running", True),
+    (RESULT + "monitor operation for d on alice: not running | CIB update 7",
      "monitor d on alice: not running", False),
     (CONTROLD + "Node bob state is now lost | nodeid=25 previous=member source=crm_update_peer_proc",
      "node    bob: lost", False),
-    (SCHEDULER + "Actions: Recover    kopano-server       (   bob )", "plan    kopano-server: Recover on bob", True),
+    (SCHEDULER + "Actions: Recover    kopano-server       (   bob )",
+     "plan    kopano-server: Recover on bob", True),
     (SCHEDULER + "Actions: Move       d       ( bob -> alice )", "plan    d: Move bob to alice", True),
     (SCHEDULER + "Actions: Fence (reboot) bob 'peer is no longer part of the cluster'",
      "plan    bob: Fence (reboot) 'peer is no longer part of the cluster'", True),
-    (FENCER + "Operation 'reboot' targeting bob by alice for pacemaker-controld.46@alice: OK (complete) | id=1b8fb04d",
+    (FENCER + "Operation 'reboot' targeting bob by alice for stonith-api.9@alice: OK (complete) | id=1b",
      "fence   bob: reboot by alice: OK (complete)", True),
-    (FENCER + "Operation 'reboot' targeting bob by alice for pacemaker-controld.46@alice: Error occurred (complete)",
+    (FENCER + "Operation 'reboot' targeting bob by alice for stonith-api.9@alice: Error occurred (complete)",
      "fence   bob: reboot by alice: Error occurred (complete)", False),
 ])
 def test_line(line, words, good):
@@ -43,7 +45,8 @@ def test_line(line, words, good):
 
 @pytest.mark.parametrize("line", [
     "", "Nov 23", CONTROLD + "State transition S_IDLE -> S_POLICY_ENGINE | input=I_PE_CALC",
-    SCHEDULER.replace("log_list_item", "rsc_action_default") + "Leave   fs\t(Stopped)", "Set r/w permissions for uid=103",
+    SCHEDULER.replace("log_list_item", "rsc_action_default") + "Leave   fs\t(Stopped)",
+    "Set r/w permissions for uid=103",
 ])
 def test_nothing_to_tell(line):
     assert timeline.parse(line) is None

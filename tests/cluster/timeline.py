@@ -18,7 +18,7 @@ QUIET = ("Leave", "Calculated")
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that Pacemaker saw (`kind` "monitor", "node") or did ("plan", "start", "stop", "fence", ...)."""
+    """One thing that Pacemaker saw (`kind` "monitor", "node") or did ("plan", "start", "stop", "fence")."""
     at: float           # time.time()
     node: str           # whose log says so
     kind: str
@@ -43,20 +43,22 @@ def parse(line):
                           "%Y %b %d %H:%M:%S")
     at = time.mktime(stamp) + float(found["fraction"])
     if daemon == "controld" and (result := RESULT.match(text)):
-        words = result["result"].replace("OCF_DEGRADED", "degraded") + (f": {result['reason']}" if result["reason"] else "")
+        words = result["result"].replace("OCF_DEGRADED", "degraded")
+        words += f": {result['reason']}" if result["reason"] else ""
         # a probe looks whether something runs already: "no" is as good an answer as "yes"
-        good = result["result"] == "ok" or result["operation"] == "probe" and result["result"] == "not running"
+        good = words == "ok" or result["operation"] == "probe" and words == "not running"
         return Event(at, node, result["operation"], result["resource"], words, good)
     if daemon == "controld" and (member := MEMBER.match(text)):
         return Event(at, node, "node", member["target"], member["state"], member["state"] == "member")
     if daemon == "schedulerd" and (action := ACTION.match(text)):
         if action["verb"] in QUIET:
             return None
-        rest = PLACE.sub(lambda place: f"{place[1]} to {place[2]}" if place[2] else f"on {place[1]}", action["rest"])
+        rest = PLACE.sub(lambda place: f"{place[1]} to {place[2]}" if place[2] else f"on {place[1]}",
+                         action["rest"])
         return Event(at, node, "plan", action["resource"], f"{action['verb']} {rest}", True)
     if daemon == "fenced" and (fenced := FENCED.match(text)):
-        return Event(at, node, "fence", fenced["target"],
-                     f"{fenced['action']} by {fenced['by']}: {fenced['result']}", fenced["result"].startswith("OK"))
+        words = f"{fenced['action']} by {fenced['by']}: {fenced['result']}"
+        return Event(at, node, "fence", fenced["target"], words, fenced["result"].startswith("OK"))
     return None
 
 

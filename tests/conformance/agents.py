@@ -27,12 +27,17 @@ def path(name):
     return os.path.join(ROOT, "agents", name)
 
 
+def run(*words, env, timeout=20, **more):
+    """A subprocess.CompletedProcess, in bytes; of a process with this environment and without stdin."""
+    return subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
+                          check=False, **more)
+
+
 @functools.lru_cache(maxsize=None)
 def printed(name):
     """What `meta-data` prints, as bytes."""
-    done = subprocess.run([path(name), "meta-data"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20,
-                          env={"PATH": "/usr/bin:/bin"}, check=True)
-    assert done.stderr == b""
+    done = run(path(name), "meta-data", env={"PATH": "/usr/bin:/bin"})
+    assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make golden`: keeps what the agents say about themselves, so that a change of the interface shows as a difference."""
+"""`make golden`: keeps what the agents say about themselves; a changed interface shows as a difference."""
 import os
 
 import agents

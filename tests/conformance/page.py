@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""WebApp's login page and Apache's status on port 80, from a server of a few lines: enough where neither is the matter."""
+"""WebApp's login page and Apache's status on port 80, from a few lines: where neither is the matter."""
 import contextlib
 import http.server
 import threading
 
 LOGIN = b"""<html><body class="login"><form action="index.php" method="post">
-<input type="text" name="username" id="username"><input type="password" name="password" id="password"></form></body></html>"""
+<input type="text" name="username" id="username">
+<input type="password" name="password" id="password"></form></body></html>"""
 STATUS = b"Total Accesses: 1\nBusyWorkers: 1\nIdleWorkers: 9\nScoreboard: W_________\n"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a good monitor loads. Imports are most of what it costs, and nodes run seven of them every few seconds."""
+"""What a good monitor loads. Imports are most of its cost, and a node runs seven every few seconds."""
 import os
 
 import pytest
@@ -9,8 +9,9 @@ from world import World
 from . import agents
 
 # each of these costs more than all that a good monitor has to do
-HEAVY = {"socket", "ssl", "re", "json", "logging", "psutil", "requests", "subprocess", "typing", "enum", "collections",
-         "ocf", "traceback", "shlex", "tempfile", "urllib.request", "http.client", "site", "datetime", "inspect"}
+HEAVY = {"socket", "ssl", "re", "json", "logging", "psutil", "requests", "subprocess", "typing", "enum",
+         "collections", "ocf", "traceback", "shlex", "tempfile", "urllib.request", "http.client", "site",
+         "datetime", "inspect"}
 DAEMONS = [name for name in agents.NAMES if name != "webapp-health"]
 
 
@@ -33,7 +34,8 @@ def host(request, tmp_path_factory):
 
 def loaded(result):
     """Names of the modules that a process run with -X importtime has imported."""
-    return {line.rpartition("|")[2].strip() for line in result.err.splitlines() if line.startswith("import time:")}
+    return {line.rpartition("|")[2].strip() for line in result.err.splitlines()
+            if line.startswith("import time:")}
 
 
 @pytest.mark.parametrize("level", [0, 10, 20])

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The agents beside ClusterLabs' ocf.py: what they say through it, and that it would declare them alike.
 
-ocf.py logs for the agents. Its oldest release (4.2) doubles on stderr what it logs; those until today's drop INFO
-and take Pacemaker's HA_debug=0 for a wish to debug; a node may have none at all. KOPANO_OCF_PY=FOLDER adds the
-releases in FOLDER/*/ocf.py to those tried here.
+ocf.py logs for the agents. Its oldest release (4.2) doubles on stderr what it logs; those until today's drop
+INFO and take Pacemaker's HA_debug=0 for a wish to debug; a node may have none at all. KOPANO_OCF_PY=FOLDER
+adds the releases in FOLDER/*/ocf.py to those tried here.
 """
 import glob
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from xml.sax.saxutils import escape
@@ -21,7 +20,7 @@ from .agents import NAMES, ROOT
 
 INSTALLED = "/usr/lib/ocf/lib/heartbeat"
 RELEASES = {os.path.basename(os.path.dirname(file)): os.path.dirname(file)
-            for file in sorted(glob.glob(os.path.join(os.environ.get("KOPANO_OCF_PY", "/nonexistent"), "*/ocf.py")))}
+            for file in sorted(glob.glob(os.environ.get("KOPANO_OCF_PY", "/nonexistent") + "/*/ocf.py"))}
 MISSING = ("missing", "a syntax error", "an exception")
 
 
@@ -44,7 +43,8 @@ def library(request, tmp_path):
         return request.param, RELEASES[request.param]
     if request.param != "missing":
         with open(os.path.join(INSTALLED, "ocf.py"), encoding="utf-8") as source:
-            text = {"like 4.2": old(source.read()), "a syntax error": "def:", "an exception": "1 / 0"}[request.param]
+            text = {"like 4.2": old(source.read()), "a syntax error": "def:",
+                    "an exception": "1 / 0"}[request.param]
         (tmp_path / "ocf.py").write_text(text)
     return request.param, str(tmp_path)
 
@@ -53,11 +53,10 @@ def say(folder, statement, **environment):
     """stderr of an agent's process that runs `statement`, a use of kopano_ocf.report."""
     program = ("import sys; sys.argv = ['gateway', 'start']; sys.path.insert(0, %r)\n"
                "from kopano_ocf import report\n%s" % (os.path.join(ROOT, "lib"), statement))
-    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", program], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=20, check=False,
-                          env=dict(environment, OCF_FUNCTIONS_DIR=folder, OCF_RESOURCE_INSTANCE="kopano-gateway"))
-    assert done.returncode == 0 and done.stdout == ""
-    return done.stderr
+    environment.update(OCF_FUNCTIONS_DIR=folder, OCF_RESOURCE_INSTANCE="kopano-gateway")
+    done = agents.run("/usr/bin/python3", "-IS", "-c", program, env=environment)
+    assert (done.returncode, done.stdout) == (0, b"")
+    return done.stderr.decode()
 
 
 def test_the_reason_is_said_once(library):
@@ -78,8 +77,11 @@ def test_the_log_file_gets_reasons_warnings_and_news_but_no_debugging(library, t
     environment = {"HA_LOGFILE": str(log)}
     if debug is not None:
         environment["HA_debug"] = debug
-    say(folder, "report.log('info', 'now up'); report.log('warning', 'be careful'); report.exit_reason('all gone')\n"
-                "found = report.ocf()\nif found: found.logger.debug('detail')", **environment)
+    say(folder, "report.log('info', 'now up')\n"
+                "report.log('warning', 'be careful')\n"
+                "report.exit_reason('all gone')\n"
+                "found = report.ocf()\n"
+                "if found: found.logger.debug('detail')", **environment)
     if kind in MISSING:
         assert not log.exists()
         return
@@ -100,14 +102,14 @@ def test_a_log_that_can_not_be_written_stops_nothing(library, variable):
 def test_an_agent_tells_its_reason_through_it(name, library, tmp_path):
     kind, folder = library
     log = tmp_path / "ha.log"
-    done = subprocess.run(
-        [agents.path(name), "start"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-        env={"OCF_ROOT": "/usr/lib/ocf", "OCF_FUNCTIONS_DIR": folder, "OCF_RESKEY_config": "/nonexistent.cfg",
-             "OCF_RESKEY_binary": "/bin/sleep", "HA_LOGFILE": str(log), "HA_debug": "0",
-             "OCF_RESOURCE_INSTANCE": "r", "OCF_RESKEY_CRM_meta_timeout": "20000"})
+    done = agents.run(agents.path(name), "start", timeout=60, env={
+        "OCF_ROOT": "/usr/lib/ocf", "OCF_FUNCTIONS_DIR": folder, "OCF_RESOURCE_INSTANCE": "r",
+        "OCF_RESKEY_config": "/nonexistent.cfg", "OCF_RESKEY_binary": "/bin/sleep",
+        "OCF_RESKEY_CRM_meta_timeout": "20000", "HA_LOGFILE": str(log), "HA_debug": "0"})
     assert done.returncode == 5
-    reasons = done.stderr.splitlines()
-    assert len(reasons) == 1 and reasons[0].startswith("ocf-exit-reason:") and "/nonexistent.cfg" in reasons[0]
+    reasons = done.stderr.decode().splitlines()
+    assert len(reasons) == 1
+    assert reasons[0].startswith("ocf-exit-reason:") and "/nonexistent.cfg" in reasons[0]
     if kind not in MISSING:
         assert reasons[0].partition(":")[2] in log.read_text()
 
@@ -138,7 +140,8 @@ def facts(root):
                   for parameter in root.iter("parameter")]
     actions = [(action.get("name"), action.get("timeout"), action.get("interval"), action.get("depth"))
                for action in root.iter("action")]
-    return root.get("name"), root.get("version"), text(root, "shortdesc"), text(root, "longdesc"), parameters, actions
+    return (root.get("name"), root.get("version"), text(root, "shortdesc"), text(root, "longdesc"),
+            parameters, actions)
 
 
 @pytest.mark.parametrize("name", NAMES)

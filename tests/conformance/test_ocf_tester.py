@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ocf-tester, resource-agents' own checker, against the daemons of each generation: from a checkout, and as installed."""
+"""ocf-tester, with every generation of daemons; from a checkout, as installed."""
 import os
 import shutil
 import subprocess
@@ -8,15 +8,16 @@ import pytest
 
 from world import World
 
-from . import page
+from . import agents, page
 from .agents import NAMES, ROOT
 
 OPTIONAL = {"notify", "demote", "promote", "migrate", "promotable"}
+NO_RELOAD = "* Your agent does not support the reload action (optional)"
 
 
 @pytest.fixture(scope="module")
 def places():
-    """{"checkout": folder of agents, "installed": another}, both where user nobody may read; ocf-tester tries that."""
+    """{"checkout": folder of agents, "installed": another}, where nobody may read: ocf-tester tries that."""
     top = "/tmp/ocf-tester"
     shutil.rmtree(top, ignore_errors=True)
     os.makedirs(top, mode=0o755)
@@ -45,6 +46,13 @@ def host(generation):
     host.reset()
 
 
+def ocf_tester(host, *words):
+    """(exit code, what it said)"""
+    environment = {"PATH": host.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HA_RSCTMP": host.rsctmp}
+    done = agents.run("ocf-tester", "-n", "kopano", *words, env=environment, timeout=150)
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
 @pytest.mark.parametrize("place", ["checkout", "installed"])
 @pytest.mark.parametrize("name", NAMES)
 def test_ocf_tester(name, place, places, host):
@@ -54,16 +62,14 @@ def test_ocf_tester(name, place, places, host):
     elif name != "server":
         host.up("server")
     with page.served():
-        done = subprocess.run(
-            ["ocf-tester", "-n", "kopano-" + name, *words, os.path.join(places[place], name)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=150, check=False,
-            env={"PATH": host.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HA_RSCTMP": host.rsctmp, "LC_ALL": "C.UTF-8"})
-    assert done.returncode == 0, done.stdout
-    lines = done.stdout.splitlines()
+        code, said = ocf_tester(host, *words, os.path.join(places[place], name))
+    assert code == 0, said
+    lines = said.splitlines()
     assert lines[-1].endswith("passed all tests")
-    # the rest is a title and remarks about actions that an agent need not have; reload is one that ours have
-    remarks = [line for line in lines[1:-1] if not (line.endswith("(optional)") and OPTIONAL & set(line.split()))]
-    assert remarks == ([] if name != "webapp-health" else ["* Your agent does not support the reload action (optional)"])
+    # the rest is a title and remarks about actions that an agent need not have
+    remarks = [line for line in lines[1:-1]
+               if not (line.endswith("(optional)") and OPTIONAL & set(line.split()))]
+    assert remarks == ([] if name != "webapp-health" else [NO_RELOAD])
     assert name == "webapp-health" or host.gone(name)
 
 
@@ -71,11 +77,8 @@ def test_a_wrong_agent_does_not_pass(places, host, tmp_path):
     """Or the test above would prove nothing."""
     shutil.copytree(os.path.dirname(places["checkout"]), tmp_path / "copy")
     agent = tmp_path / "copy/agents/ical"
-    agent.write_text(agent.read_text().replace("AGENT.run()", "sys.exit(0 if 'stop' in sys.argv else AGENT.run())"))
-    done = subprocess.run(["ocf-tester", "-n", "r", str(agent)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=150, check=False,
-                          env={"PATH": host.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HA_RSCTMP": host.rsctmp})
-    assert done.returncode == 1
-    assert "Monitoring a stopped resource should return 7" in done.stdout
-
-
+    lazy = "sys.exit(0 if 'stop' in sys.argv else AGENT.run())"
+    agent.write_text(agent.read_text().replace("AGENT.run()", lazy))
+    code, said = ocf_tester(host, str(agent))
+    assert code == 1
+    assert "Monitoring a stopped resource should return 7" in said

@@ -26,8 +26,7 @@ def installed():
 @pytest.fixture
 def cib(tmp_path):
     """A configuration with nothing in it, for tools that work on a file."""
-    empty = subprocess.run(["cibadmin", "--empty"], stdout=subprocess.PIPE, check=True, timeout=20, text=True).stdout
-    root = ET.fromstring(empty)
+    root = ET.fromstring(agents.run("cibadmin", "--empty", env=os.environ).stdout)
     root.set("have-quorum", "1")
     options = ET.SubElement(root.find(".//crm_config"), "cluster_property_set", id="options")
     ET.SubElement(options, "nvpair", id="options-fencing", name="stonith-enabled", value="false")
@@ -38,9 +37,9 @@ def cib(tmp_path):
 
 def run(*words, **environment):
     """(exit code, what it said on both channels)"""
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=60, env=dict(os.environ, LC_ALL="C.UTF-8", COLUMNS="200", **environment), check=False)
-    return done.returncode, done.stdout
+    environment = dict(os.environ, LC_ALL="C.UTF-8", COLUMNS="200", **environment)
+    done = agents.run(*words, env=environment, timeout=60)
+    return done.returncode, (done.stdout + done.stderr).decode()
 
 
 def parameters(name):
@@ -81,32 +80,33 @@ def test_crmsh_describes_it(name):
 
 # ---- pcs -------------------------------------------------------------------------------------------------
 
+def pcs_create(cib, resource, name, *words):
+    return run("pcs", "-f", str(cib), "resource", "create", resource, "ocf:kopano:" + name, *words)
+
+
 def test_pcs_creates_it_with_nothing_and_adds_the_advertised_monitors(name, cib):
-    assert run("pcs", "-f", str(cib), "resource", "create", "r", "ocf:kopano:" + name) == (0, "")
+    assert pcs_create(cib, "r", name) == (0, "")
     operations = [(op.get("name"), op.get("interval"), op.find(".//nvpair[@name='OCF_CHECK_LEVEL']"))
                   for op in ET.parse(cib).iter("op")]
-    monitors = sorted((interval, level.get("value")) for kind, interval, level in operations if kind == "monitor")
-    assert monitors == sorted((action.get("interval"), action.get("depth"))
-                              for action in agents.metadata(name).iter("action") if action.get("name") == "monitor")
+    monitors = {(interval, level.get("value")) for kind, interval, level in operations if kind == "monitor"}
+    advertised = agents.metadata(name).findall(".//action[@name='monitor']")
+    assert monitors == {(action.get("interval"), action.get("depth")) for action in advertised}
 
 
 def test_pcs_creates_it_with_everything(name, cib):
-    assert run("pcs", "-f", str(cib), "resource", "create", "r", "ocf:kopano:" + name, *settings(name)) == (0, "")
+    assert pcs_create(cib, "r", name, *settings(name)) == (0, "")
     assert len(ET.parse(cib).findall(".//primitive/instance_attributes/nvpair")) == len(parameters(name))
 
 
 def test_pcs_refuses_an_unknown_parameter(name, cib):
-    code, said = run("pcs", "-f", str(cib), "resource", "create", "r", "ocf:kopano:" + name, "colour=blue")
+    code, said = pcs_create(cib, "r", name, "colour=blue")
     assert code != 0
     assert "invalid resource option 'colour'" in said
 
 
 def test_pcs_refuses_two_resources_with_one_configuration(name, cib):
-    def create(resource):
-        return run("pcs", "-f", str(cib), "resource", "create", resource, "ocf:kopano:" + name, "config=/etc/kopano/x")
-
-    assert create("one") == (0, "")
-    code, said = create("two")
+    assert pcs_create(cib, "one", name, "config=/etc/kopano/x") == (0, "")
+    code, said = pcs_create(cib, "two", name, "config=/etc/kopano/x")
     if name == "webapp-health":         # several checks may well read the same file
         assert (code, said) == (0, "")
     else:
@@ -138,7 +138,7 @@ def operations(name, factor=1.0):
 
 
 def complaints(said):
-    """The lines of crmsh that warn or worse; what crm_verify has to say about a cluster without fencing is left out."""
+    """Lines of crmsh that warn or worse, without crm_verify's opinion of a cluster that fences nobody."""
     return [line for line in said.splitlines()
             if ("WARNING" in line or "ERROR" in line) and not re.search(r"\(\w+\)\s+warning:", line)]
 
@@ -167,6 +167,6 @@ def test_crmsh_refuses_an_unknown_parameter(name, cib, tmp_path):
 
 
 def test_crmsh_tells_of_two_resources_with_one_configuration(name, cib, tmp_path):
-    said = load(cib, tmp_path, "".join("primitive %s ocf:kopano:%s params config=/etc/kopano/x\n" % (resource, name)
-                                       for resource in ("one", "two")))
+    line = "primitive %s ocf:kopano:%s params config=/etc/kopano/x\n"
+    said = load(cib, tmp_path, line % ("one", name) + line % ("two", name))
     assert bool(complaints(said)) == (name != "webapp-health")

@@ -85,6 +85,15 @@ def lmtp_connections():
     return connections(PORTS["lmtp"])
 
 
+def connects(port):
+    """Whether somebody on this host accepts connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
 def state_of(pid):
     """State letter of a process; "" when there is none."""
     try:

@@ -8,10 +8,9 @@ import subprocess
 import pytest
 
 import certificates
-from world import DAEMONS, PORTS, wait_for
+from world import DAEMONS, wait_for
 
-from .looks import (
-    CLIENTS, LISTENING, Mta, connections, forget, lines, monitors, run, says, serve, start, state_of, together)
+from .looks import LISTENING, Mta, connects, forget, lines, monitors, says, serve, start, state_of
 
 every_daemon = pytest.mark.parametrize("name", DAEMONS)
 FAR = "198.51.100.7"        # an address that comes and goes
@@ -133,7 +132,9 @@ def test_children_that_outlive_the_main_process_are_1_and_stop_ends_them(world, 
             world.submit("alice", "bob@example.org", "on its way")
             mta.wait_for_client()
         elif name == "ical":
+            wait_for(lambda: len(world.pids(name)) == 2)
             world.hold("caldav", greeting=False).send(b"OPTIONS / HT")
+            wait_for(lambda: len(world.pids(name)) == 3)
         else:
             world.hold("lmtp" if name == "dagent" else "imap")
         children = set(world.pids(name))
@@ -247,16 +248,6 @@ def test_one_of_two_lmtp_endpoints_is_190_and_named(world):
     world.fault("dagent", "refuse", endpoint=2004)
     wait_for(lambda: not connects(2004))
     assert ":2003" not in says(world.agent("dagent", "monitor"), 190, ":2004").reason
-
-
-def connects(port):
-    """Whether somebody accepts connections there."""
-    import socket
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("name, ports", (("gateway", (993, 995)), ("ical", (8443,))))

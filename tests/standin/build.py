@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build an install tree of stand-ins: DEST/sbin/kopano-* and DEST/lib/kopano-standin.
 
-    build.py DEST --generation 8|9|11
+build.py DEST --generation 8|9|11
 """
+
 import argparse
 import compileall
 import hashlib
@@ -17,7 +18,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = "/var/tmp/kopano-standin-%d" % os.getuid()
 DAEMONS = ("server", "dagent", "spooler", "gateway", "ical", "monitor")
-PROGRAMS = DAEMONS + ("admin",)
+PROGRAMS = DAEMONS + ("admin", "storeadm")
 GENERATIONS = (8, 9, 11)
 
 
@@ -42,15 +43,19 @@ def _fingerprint():
 def _compile(launcher):
     """Compile the launcher that all programs are copies of. Raises CalledProcessError."""
     import pymysql
+
     version = sysconfig.get_python_version()
     stdlib = sysconfig.get_path("stdlib")
     packages = os.path.dirname(os.path.dirname(pymysql.__file__))
     path = ":".join((stdlib, os.path.join(stdlib, "lib-dynload"), packages))
-    subprocess.run(
-        ["gcc", "-O2", "-Wall", "-o", launcher, os.path.join(HERE, "launcher.c"),
-         '-DPYTHON_HOME="%s"' % sys.base_prefix, '-DPYTHON_PATH="%s"' % path,
-         "-I", sysconfig.get_path("include"), "-L", sysconfig.get_config_var("LIBDIR"), "-lpython" + version],
-        check=True)
+    subprocess.run([
+        "gcc", "-O2", "-Wall", "-o", launcher,
+        os.path.join(HERE, "launcher.c"),
+        '-DPYTHON_HOME="%s"' % sys.base_prefix,
+        '-DPYTHON_PATH="%s"' % path, "-I",
+        sysconfig.get_path("include"), "-L",
+        sysconfig.get_config_var("LIBDIR"), "-lpython" + version
+    ], check=True)
 
 
 def _cached():
@@ -66,7 +71,7 @@ def _cached():
     compileall.compile_dir(os.path.join(work, "kopano_standin"), quiet=2, ddir="kopano_standin")
     try:
         os.rename(work, place)
-    except OSError:                     # somebody else was faster
+    except OSError:  # somebody else was faster
         shutil.rmtree(work)
     return place
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A world of stand-ins for each test, of each generation in turn."""
+
 import os
 import pathlib
 

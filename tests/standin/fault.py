@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Switch faults of the stand-ins on and off while they run.
 
-    fault.py [--dest PREFIX] NAME FAULT [ARGUMENT...] [@ENDPOINT]     add a fault
-    fault.py [--dest PREFIX] NAME none                                switch all off
-    fault.py [--dest PREFIX] NAME                                     show them
+fault.py [--dest PREFIX] NAME FAULT [ARGUMENT...] [@ENDPOINT]     add a fault
+fault.py [--dest PREFIX] NAME none                                switch all off
+fault.py [--dest PREFIX] NAME                                     show them
 """
+
 import os
 import sys
 

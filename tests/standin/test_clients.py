@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """dagent, gateway, ical, spooler and monitor: bytes, the server away, drains, mail that really flows."""
+
 import base64
 import imaplib
 import os
@@ -59,6 +60,7 @@ def say(protocol, text):
 
 # ---- mail flows
 
+
 def test_mail_from_lmtp_to_imap_and_pop3(mail):
     mail.up("dagent", "gateway")
     mail.deliver("alice", "first\r\n.a line with a dot\r\n", subject="one")
@@ -67,7 +69,7 @@ def test_mail_from_lmtp_to_imap_and_pop3(mail):
                 mail.read_pop3("alice", tls=True)):
         assert b"first\r\n.a line with a dot" in box[-2] and b"Subject: two" in box[-1]
     pid = mail.main_pid("server")
-    os.kill(pid, signal.SIGKILL)                                        # 250 was said: it must be there
+    os.kill(pid, signal.SIGKILL)  # 250 was said: it must be there
     mail.kill_daemon("server")
     mail.database.kill()
     mail.up("server")
@@ -84,6 +86,7 @@ def test_mail_from_lmtp_to_imap_and_pop3(mail):
 
 def test_starttls(mail):
     import ssl
+
     mail.up("gateway")
     imap = imaplib.IMAP4("127.0.0.1", PORTS["imap"])
     imap.starttls(ssl._create_unverified_context())
@@ -103,16 +106,21 @@ def test_disabled_features(mail):
 
 # ---- dagent
 
+
 def test_lmtp_bytes(mail):
     mail.up("dagent")
     if "storeless" not in mail.users:
         mail.add_user("storeless", store=False)
-    assert say("lmtp", b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<nouser@x>\r\nNOOP\r\nRCPT TO:<alice@example.com>\r\n"
-               b"RCPT TO:<storeless@example.com>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n") == READY + \
-        b"250-SERVER ready\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODE\r\n250-RSET\r\n250 SMTPUTF8\r\n" \
-        b"250 2.1.0 Ok\r\n503 5.1.1 User does not exist\r\n555 5.5.4 Command not recognized\r\n250 2.1.5 Ok\r\n250 2.1.5 Ok\r\n" \
-        b"354 2.1.5 Start mail input; end with <CRLF>.<CRLF>\r\n250 2.1.5 alice@example.com Ok\r\n" \
-        b"450 4.2.0 storeless@example.com Mailbox temporarily unavailable\r\n221 2.0.0 Bye\r\n"
+    assert (
+        say(
+            "lmtp", b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<nouser@x>\r\nNOOP\r\nRCPT TO:<alice@example.com>\r\n"
+            b"RCPT TO:<storeless@example.com>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n") == READY +
+        b"250-SERVER ready\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODE\r\n"
+        b"250-RSET\r\n250 SMTPUTF8\r\n"
+        b"250 2.1.0 Ok\r\n503 5.1.1 User does not exist\r\n555 5.5.4 Command not recognized\r\n250 "
+        b"2.1.5 Ok\r\n250 2.1.5 Ok\r\n"
+        b"354 2.1.5 Start mail input; end with <CRLF>.<CRLF>\r\n250 2.1.5 alice@example.com Ok\r\n"
+        b"450 4.2.0 storeless@example.com Mailbox temporarily unavailable\r\n221 2.0.0 Bye\r\n")
 
 
 def test_one_session_per_lmtp_client(mail):
@@ -121,7 +129,7 @@ def test_one_session_per_lmtp_client(mail):
     socks = [mail.hold("lmtp") for _number in range(3)]
     assert mail.counters("server")["sessions"] == before + 3
     children = [pid for pid in mail.pids("dagent") if pid != mail.main_pid("dagent")]
-    assert len(children) == (4 if mail.generation == 8 else 0)          # logger and one for each
+    assert len(children) == (4 if mail.generation == 8 else 0)  # logger and one for each
     for sock in socks:
         sock.sendall(b"QUIT\r\n")
         assert everything(sock) == b"221 2.0.0 Bye\r\n"
@@ -259,20 +267,22 @@ def test_children_of_a_killed_dagent_live_on(mail):
 
 # ---- gateway
 
+
 def test_imap_bytes(mail):
     mail.up("gateway")
     greeting = b"* OK [CAPABILITY IMAP4rev1 LITERAL+ STARTTLS AUTH=PLAIN] IMAP gateway ready\r\n"
-    assert say("imap", b"a1 CAPABILITY\r\na2 NOOP\r\na3 LOGIN nosuch x\r\na8 LOGOUT\r\n") == greeting + \
-        b"* CAPABILITY IMAP4rev1 LITERAL+ STARTTLS AUTH=PLAIN CHILDREN XAOL-OPTION NAMESPACE QUOTA IDLE\r\n" \
-        b"a1 OK CAPABILITY Completed\r\na2 OK NOOP completed\r\na3 NO LOGIN wrong username or password\r\n" \
-        b"* BYE server logging out\r\na8 OK LOGOUT completed\r\n"
+    assert (
+        say("imap", b"a1 CAPABILITY\r\na2 NOOP\r\na3 LOGIN nosuch x\r\na8 LOGOUT\r\n") == greeting
+        + b"* CAPABILITY IMAP4rev1 LITERAL+ STARTTLS AUTH=PLAIN CHILDREN XAOL-OPTION NAMESPACE QUOTA IDLE\r\n"
+        b"a1 OK CAPABILITY Completed\r\na2 OK NOOP completed\r\na3 NO LOGIN wrong username or password\r\n"
+        b"* BYE server logging out\r\na8 OK LOGOUT completed\r\n")
 
 
 def test_pop3_bytes(mail):
     mail.up("gateway")
-    assert say("pop3", b"CAPA\r\nUSER nosuch\r\nPASS x\r\nQUIT\r\n") == b"+OK POP3 gateway ready\r\n" \
-        b"+OK \r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nSTLS\r\nUSER\r\n.\r\n" \
-        b"+OK Waiting for password\r\n-ERR [AUTH] Wrong username or password\r\n+OK Bye\r\n"
+    assert (say("pop3", b"CAPA\r\nUSER nosuch\r\nPASS x\r\nQUIT\r\n") == b"+OK POP3 gateway ready\r\n"
+            b"+OK \r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nSTLS\r\nUSER\r\n.\r\n"
+            b"+OK Waiting for password\r\n-ERR [AUTH] Wrong username or password\r\n+OK Bye\r\n")
 
 
 def test_greeting_with_the_hosts_name(mail):
@@ -284,15 +294,20 @@ def test_greeting_with_the_hosts_name(mail):
 def test_gateway_with_the_server_down(mail):
     mail.up("gateway")
     mail.kill_daemon("server")
-    assert say("imap", b"a LOGIN alice secret\r\n").endswith(b"ready\r\na BAD Internal error: OpenECSession failed\r\n")
-    assert say("pop3", b"USER alice\r\nPASS secret\r\n").endswith(b"-ERR [SYS/TEMP] Internal error: HrLogin failed\r\n")
+    assert say(
+        "imap",
+        b"a LOGIN alice secret\r\n").endswith(b"ready\r\na BAD Internal error: OpenECSession failed\r\n")
+    assert say(
+        "pop3",
+        b"USER alice\r\nPASS secret\r\n").endswith(b"-ERR [SYS/TEMP] Internal error: HrLogin failed\r\n")
     assert say("imap", b"a NOOP\r\nb LOGOUT\r\n").endswith(b"b OK LOGOUT completed\r\n")
 
 
 def test_gateway_with_the_database_dead(mail):
     mail.up("gateway")
     mail.database.kill()
-    assert b"a NO LOGIN wrong username or password\r\n" in say("imap", b"a LOGIN alice secret\r\nb LOGOUT\r\n")
+    assert b"a NO LOGIN wrong username or password\r\n" in say("imap",
+                                                               b"a LOGIN alice secret\r\nb LOGOUT\r\n")
     mail.database.start()
     assert b"a OK" in say("imap", b"a LOGIN alice secret\r\nb LOGOUT\r\n")
 
@@ -317,11 +332,13 @@ def test_bad_certificate_drops_the_tls_listeners(mail):
     for protocol in ("imaps", "pop3s", "caldavs"):
         with pytest.raises(ConnectionRefusedError):
             connect(protocol)
-    assert mail.hold("imap").greeting == b"* OK [CAPABILITY IMAP4rev1 LITERAL+ AUTH=PLAIN] IMAP gateway ready\r\n"
+    assert (mail.hold("imap").greeting ==
+            b"* OK [CAPABILITY IMAP4rev1 LITERAL+ AUTH=PLAIN] IMAP gateway ready\r\n")
     assert b"STLS" not in say("pop3", b"CAPA\r\nQUIT\r\n")
 
 
 # ---- ical
+
 
 def http(request, user=None, password="secret"):
     """Head and body of one HTTP exchange with ical."""
@@ -332,29 +349,36 @@ def http(request, user=None, password="secret"):
         sock.sendall(request + b"\r\n")
         head, _, body = everything(sock).partition(b"\r\n\r\n")
         lines = [text for text in head.split(b"\r\n") if not text.startswith(b"Date: ")]
-        assert len(lines) == head.count(b"\r\n")                        # one Date
+        assert len(lines) == head.count(b"\r\n")  # one Date
         return lines, body
 
 
 def test_ical_bytes(mail):
     mail.up("ical")
     tail = [b"Content-Length: 0", b"Server: Kopano", b"Connection: close"]
-    assert http(b"OPTIONS / HTTP/1.1\r\nHost: x\r\n")[0] == [
+    assert (http(b"OPTIONS / HTTP/1.1\r\nHost: x\r\n")[0] == [
         b"HTTP/1.1 200 OK", b"Allow: OPTIONS, GET, POST, PUT, DELETE, MOVE",
-        b"Allow: PROPFIND, PROPPATCH, REPORT, MKCALENDAR"] + tail
+        b"Allow: PROPFIND, PROPPATCH, REPORT, MKCALENDAR"
+    ] + tail)
     denied = b'WWW-Authenticate: Basic realm="Kopano %s Gateway"'
-    for method, path, realm in ((b"GET", b"/", b"CalDav"), (b"HEAD", b"/", b"CalDav"), (b"GET", b"/ical/", b"iCal")):
-        assert http(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\n")[0] == [b"HTTP/1.1 401 Unauthorized", denied % realm] + tail
+    for method, path, realm in ((b"GET", b"/", b"CalDav"), (b"HEAD", b"/", b"CalDav"), (b"GET", b"/ical/",
+                                                                                        b"iCal")):
+        assert (http(method + b" " + path
+                     + b" HTTP/1.1\r\nHost: x\r\n")[0] == [b"HTTP/1.1 401 Unauthorized", denied % realm]
+                + tail)
     dav = http(b"PROPFIND /caldav/ HTTP/1.1\r\nHost: x\r\n")[0]
-    assert dav[:2] == [b"HTTP/1.1 401 Unauthorized", denied % b"CalDav"] and any(text.startswith(b"DAV:") for text in dav)
+    assert dav[:2] == [b"HTTP/1.1 401 Unauthorized", denied % b"CalDav"] and any(
+        text.startswith(b"DAV:") for text in dav)
     assert http(b"BREW / HTTP/1.1\r\n")[0][0] == b"HTTP/1.1 501 Not Implemented"
 
 
 def test_ical_login(mail):
     mail.up("ical")
-    get, propfind = b"GET /ical/alice/ HTTP/1.1\r\nHost: x\r\n", b"PROPFIND /caldav/alice/ HTTP/1.1\r\nHost: x\r\n"
+    get, propfind = (b"GET /ical/alice/ HTTP/1.1\r\nHost: x\r\n",
+                     b"PROPFIND /caldav/alice/ HTTP/1.1\r\nHost: x\r\n")
     head, body = http(get, "alice")
-    assert head[0] == b"HTTP/1.1 200 OK" and b"text/calendar" in b"".join(head) and body.startswith(b"BEGIN:VCALENDAR")
+    assert (head[0] == b"HTTP/1.1 200 OK" and b"text/calendar" in b"".join(head)
+            and body.startswith(b"BEGIN:VCALENDAR"))
     assert http(propfind, "alice")[0][0] == b"HTTP/1.1 207 Multi-Status"
     assert http(get, "alice", "wrong")[0][0] == b"HTTP/1.1 401 Unauthorized"
     mail.database.kill()
@@ -382,11 +406,12 @@ def test_ical_leaves_at_once_with_an_idle_client(mail):
 
 # ---- spooler
 
+
 def test_spooler_has_two_connections(mail):
     mail.up("spooler")
     assert len(mail.server_connections("spooler")) == 2
     mail.database.kill()
-    with mail.soap():                                                   # the server lives
+    with mail.soap():  # the server lives
         assert len(mail.server_connections("spooler")) == 2
     mail.database.start()
 
@@ -402,10 +427,12 @@ def test_spooler_over_tcp(world):
 
 def test_spooler_waits_for_the_server(world):
     world.start_daemon("spooler")
-    wait_for(lambda: "Server connection lost. Reconnecting in 3 seconds..." in world.last_words("spooler"), 5, "retries")
+    wait_for(lambda: "Server connection lost. Reconnecting in 3 seconds..." in world.last_words("spooler"), 5,
+             "retries")
     world.up("server")
     world.wait_ready("spooler", timeout=5)
-    wait_for(lambda: "Connection to storage server succeeded after" in world.last_words("spooler"), 5, world.last_words("spooler"))
+    wait_for(lambda: "Connection to storage server succeeded after" in world.last_words("spooler"), 5,
+             world.last_words("spooler"))
 
 
 def test_spooler_leaves_with_1_when_the_server_is_down(world):
@@ -422,7 +449,7 @@ def test_spooler_in_a_frozen_server(mail):
     pid = mail.main_pid("spooler")
     os.kill(pid, signal.SIGTERM)
     time.sleep(0.3)
-    assert started.rc is None                                           # blocked in the server
+    assert started.rc is None  # blocked in the server
     os.kill(pid, signal.SIGTERM)
     assert started.wait(1) == -signal.SIGTERM
 
@@ -436,15 +463,26 @@ def ticks(pid):
     return found
 
 
+def settled(pid):
+    """ticks() once the main thread has nothing more to do."""
+
+    def quiet():
+        before = ticks(pid)
+        time.sleep(0.2)
+        return before if ticks(pid)[str(pid)] == before[str(pid)] else None
+
+    return wait_for(quiet, 5, "main thread is at rest")
+
+
 def test_spooler_and_monitor_tick(mail):
     mail.up("spooler", "monitor")
     pids = [mail.main_pid(name) for name in ("spooler", "monitor")]
-    before = [ticks(pid) for pid in pids]
+    before = [settled(pid) for pid in pids]
     time.sleep(5.5)
     after = [ticks(pid) for pid in pids]
     moved = [sorted(after[i][task] - before[i][task] for task in before[i]) for i in (0, 1)]
-    assert moved[0][:2] == [0, 0] and 4 <= moved[0][2] <= 7             # notification thread, once a second
-    assert moved[1][0] == 0 and 1 <= moved[1][1] <= 2                   # scheduler, every 5 s
+    assert moved[0][:2] == [0, 0] and 4 <= moved[0][2] <= 7  # notification thread, once a second
+    assert moved[1][0] == 0 and 1 <= moved[1][1] <= 2  # scheduler, every 5 s
     assert mail.server_connections("monitor") == set()
 
 
@@ -453,12 +491,14 @@ class Relay:
 
     def __init__(self):
         from aiosmtpd.controller import Controller
+
         self.mails, self.hold = [], False
         self._controller = Controller(self, hostname="127.0.0.1", port=25)
         self._controller.start()
 
-    async def handle_DATA(self, server, session, envelope):
+    async def handle_DATA(self, _server, _session, envelope):
         import asyncio
+
         while self.hold:
             await asyncio.sleep(0.02)
         self.mails.append((envelope.mail_from, envelope.rcpt_tos, envelope.content))
@@ -494,6 +534,7 @@ def test_spooler_waits_for_mails_being_sent(mail, relay):
     main = mail.main_pid("spooler")
     senders = []
     if mail.generation == 8:
+
         def sending():
             found = []
             for pid in mail.pids("spooler"):
@@ -501,8 +542,9 @@ def test_spooler_waits_for_mails_being_sent(mail, relay):
                     if "--send-message-entryid" in file.read():
                         found.append(pid)
             return found
+
         senders = wait_for(sending, 5, "mail child")
-        os.kill(senders[0], signal.SIGTERM)                             # ignored
+        os.kill(senders[0], signal.SIGTERM)  # ignored
     os.kill(main, signal.SIGTERM)
     time.sleep(0.3)
     assert main in mail.pids("spooler") and set(senders) <= set(mail.pids("spooler"))
@@ -513,7 +555,8 @@ def test_spooler_waits_for_mails_being_sent(mail, relay):
 
 @pytest.mark.slow
 def test_a_minute(mail):
-    """dagent's idle limit; the spooler notices a dead server at its tick, and is back soon after the server's return."""
+    """dagent's idle limit; the spooler notices a dead server at its tick and is back soon "
+    "after its return."""
     if mail.generation != 11:
         pytest.skip("once is enough")
     mail.up("dagent", "spooler")
@@ -532,10 +575,12 @@ def test_a_minute(mail):
 
 # ---- monitor
 
+
 def test_monitor_checks_quota(mail):
     mail.write_config("monitor", quota_check_interval="1")
     mail.up("monitor")
-    wait_for(lambda: "Quota monitor done in 0 seconds. Processed:" in mail.last_words("monitor"), 12, mail.last_words("monitor"))
+    wait_for(lambda: "Quota monitor done in 0 seconds. Processed:" in mail.last_words("monitor"), 12,
+             mail.last_words("monitor"))
     assert mail.server_connections("monitor") == set()
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Command line, configuration, exit codes, processes, pid files and signals of all six."""
+
 import grp
 import os
 import pwd
@@ -26,7 +27,8 @@ def status(pid, key):
 def run(world, name, *words, **more):
     """Run a daemon's program to its end."""
     mode = ["-l"] if name == "dagent" else []
-    return subprocess.run([world.binary(name)] + mode + list(words), capture_output=True, text=True, timeout=20, **more)
+    return subprocess.run([world.binary(name)] + mode + list(words), capture_output=True, text=True,
+                          timeout=20, **more)
 
 
 def serve(world, *names):
@@ -50,15 +52,16 @@ def test_looks_like_the_daemon(world, name):
     assert status(pid, "Uid") == [str(pwd.getpwnam("kopano").pw_uid)] * 4
     assert status(pid, "Gid") == [str(grp.getgrnam("kopano").gr_gid)] * 4
     threads = {"server": 25, "dagent": 2, "spooler": 3, "gateway": 1, "ical": 1, "monitor": 2}
-    wait_for(lambda: int(status(pid, "Threads")[0]) == threads[name], 5, "threads: %s" % status(pid, "Threads"))
+    wait_for(lambda: int(status(pid, "Threads")[0]) == threads[name], 5,
+             "threads: %s" % status(pid, "Threads"))
 
 
 @pytest.mark.parametrize("name", DAEMONS)
 def test_keeps_its_pid_when_it_drops_privileges(world, name):
     started = world.start_daemon(name)
     uid = str(pwd.getpwnam("kopano").pw_uid)
-    line = "Starting kopano-%s version %s (pid %d uid %%s)" % (
-        name, {8: "8.7.25", 9: "9.0.11", 11: "11.0.2"}[world.generation], started.pid)
+    line = "Starting kopano-%s version %s (pid %d uid %%s)" % (name, {8: "8.7.25", 9: "9.0.11", 11: "11.0.2"
+                                                                      }[world.generation], started.pid)
     wait_for(lambda: line % uid in world.last_words(name), 5, world.last_words(name))
     assert line % "0" in world.last_words(name)
 
@@ -88,6 +91,7 @@ def test_fork_model_has_a_logger_child(world):
 
 # ---- command line and configuration
 
+
 @pytest.mark.parametrize("name", DAEMONS)
 def test_version(world, name):
     code = {"server": 0, "ical": 0, "spooler": 1, "gateway": 1, "monitor": 1, "dagent": 64}[name]
@@ -96,10 +100,13 @@ def test_version(world, name):
 
 
 def test_dagent_options(world):
+
     def dagent(*words):
-        return subprocess.run([world.binary("dagent")] + list(words), capture_output=True, timeout=10).returncode
+        return subprocess.run([world.binary("dagent")] + list(words), capture_output=True,
+                              timeout=10).returncode
+
     assert dagent("-c", world.config("dagent")) == 64
-    assert dagent("-F", "-l", "-c", world.config("dagent")) == 64       # -l is the folder's name
+    assert dagent("-F", "-l", "-c", world.config("dagent")) == 64  # -l is the folder's name
     if world.generation != 8:
         assert dagent("-d", "-c", world.config("dagent")) == 64
 
@@ -157,11 +164,10 @@ def test_foreign_address(world):
     assert "K-1559: bind 192.0.2.77:236: Cannot assign requested address" in world.last_words("server")
 
 
-@pytest.mark.parametrize("changes, word", (
-    ({"server_pipe_name": "/nosuch/server.sock"}, "bind unix:/nosuch/server.sock: No such file or directory"),
-    ({"server_ssl_key_file": "/nosuch.pem"}, "K-2170"),
-    ({"attachment_path": "/proc/nosuch"}, "attachment_path"),
-))
+@pytest.mark.parametrize("changes, word", (({"server_pipe_name": "/nosuch/server.sock"
+                                             }, "bind unix:/nosuch/server.sock: No such file or directory"),
+                                           ({"server_ssl_key_file": "/nosuch.pem"}, "K-2170"),
+                                           ({"attachment_path": "/proc/nosuch"}, "attachment_path")))
 def test_server_start_failures(world, changes, word):
     world.write_config("server", **changes)
     rc = world.start_daemon("server").wait(5)
@@ -186,10 +192,13 @@ def test_missing_default_file(world):
 def test_config_syntax(world):
     with open(world.config("monitor"), "a") as file:
         file.write("no equals sign\n  smtp_server\t =  $RELAY  \nquota_check_interval = 7 # not a comment\n"
-                   "!include other\nquota_check_interval = 3\nsslkey_pass = $RELAY\nservers = %s\n" % ("x" * 2000))
-    done = run(world, "monitor", "-c", world.config("monitor"), "--dump-config", env=dict(os.environ, RELAY="mx"))
+                   "!include other\nquota_check_interval = 3\nsslkey_pass = $RELAY\nservers = %s\n" %
+                   ("x" * 2000))
+    done = run(world, "monitor", "-c", world.config("monitor"), "--dump-config",
+               env=dict(os.environ, RELAY="mx"))
     lines = done.stdout.splitlines()
-    assert "smtp_server = mx" in lines and "quota_check_interval = 3" in lines and "sslkey_pass = $RELAY" in lines
+    assert ("smtp_server = mx" in lines and "quota_check_interval = 3" in lines
+            and "sslkey_pass = $RELAY" in lines)
     assert "servers = " + "x" * 1023 in lines
 
 
@@ -218,6 +227,7 @@ def test_log_by_syslog(world):
 
 
 # ---- pid files, background, second instances
+
 
 @pytest.mark.parametrize("name", DAEMONS)
 def test_pid_file(world, name):
@@ -253,7 +263,7 @@ def test_goes_into_the_background(world, name):
     assert world.start_daemon(name, foreground=False).wait(5) == 0
     world.wait_ready(name)
     pid = world.main_pid(name)
-    assert os.getsid(pid) != pid and status(pid, "PPid") == ["1"]       # double fork: no session leader
+    assert os.getsid(pid) != pid and status(pid, "PPid") == ["1"]  # double fork: no session leader
     wait_for(lambda: open("/run/kopano/%s.pid" % name).read() == "%d\n" % pid, 5, "pid file")
 
 
@@ -270,7 +280,9 @@ def test_second_instance_without_a_port(world, name):
         wait_for(lambda: world.main_pid(name) == first, 5, "the first alone is left")
     else:
         second = world.start_daemon(name)
-        wait_for(lambda: "pid %d uid %d" % (second.pid, pwd.getpwnam("kopano").pw_uid) in world.last_words(name), 5, "")
+        wait_for(
+            lambda: "pid %d uid %d" % (second.pid, pwd.getpwnam("kopano").pw_uid) in world.last_words(name),
+            5, "")
         assert second.rc is None and first in world.pids(name)
 
 
@@ -288,6 +300,7 @@ def test_stale_pid_file_is_overwritten(world, content):
 
 
 # ---- signals
+
 
 @pytest.mark.parametrize("name", DAEMONS)
 @pytest.mark.parametrize("signum", (signal.SIGTERM, signal.SIGINT))
@@ -316,7 +329,8 @@ def test_hup_reloads(world, name):
     world.write_config(name, log_level="3")
     os.rename(log, log + ".1")
     os.kill(pid, signal.SIGHUP)
-    wait_for(lambda: os.path.exists(log) and "Log connection was reset" in world.last_words(name), 5, "reload")
+    wait_for(lambda: os.path.exists(log) and "Log connection was reset" in world.last_words(name), 5,
+             "reload")
     assert world.main_pid(name) == pid
 
 

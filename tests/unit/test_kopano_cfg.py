@@ -175,6 +175,8 @@ def test_messages_are_one_printable_line():
     # 8.5, 8.6: both
     ("server", {"server_listen": "*", "server_tcp_enabled": "no", "server_pipe_enabled": "no",
                 "server_pipe_priority": ""}, ["http://*:236"]),
+    ("server", {"server_listen": "", "server_listen_tls": "1.2.3.4", "server_tcp_enabled": "no",
+                "server_pipe_enabled": "no", "server_pipe_priority": ""}, ["https://1.2.3.4:237"]),
     ("server", {"server_listen": "", "server_tcp_enabled": "yes", "server_ssl_enabled": "yes",
                 "server_pipe_enabled": "no", "server_pipe_priority": ""}, ["http://*:236", "https://*:237"]),
     ("server", {"server_listen": "*:1 *:2", "server_bind": "10.0.0.1", "server_pipe_enabled": "no",
@@ -266,6 +268,13 @@ def test_bad_listen_names_file_key_and_value():
         Settings("server", {"server_listen": "*:236 foo:236"}, "server.cfg", {}).endpoints()
     assert str(caught.value) == ("server.cfg: server_listen: 'foo:236': 'foo' is not an address "
                                  "(host names are not accepted); write it as ADDRESS:PORT or *:PORT")
+
+
+@pytest.mark.parametrize("daemon, key", [("server", "server_listen"), ("gateway", "imap_listen"),
+                                         ("ical", "ical_listen")])
+def test_since_8_7_the_port_must_be_given(daemon, key):
+    with pytest.raises(ConfigError):
+        Settings(daemon, {key: "*"}, "x.cfg", {}).endpoints()
 
 
 def test_database_defaults_and_bad_port():
@@ -414,6 +423,14 @@ def test_rejected_old_name_names_the_new_one(daemon, cfg):
     assert str(caught.value).endswith(
         "server_tcp_port: '236': kopano-server says: Unknown option \"server_tcp_port\" found! (and 1 more); "
         "since Kopano 8.7 use server_listen")
+
+
+def test_rejected_names_an_empty_option(daemon, cfg):
+    binary = daemon("echo \"[crit   ] Config error: Option 'server_pipe_name' cannot be empty!\" >&2\n"
+                    "exit 255")
+    with pytest.raises(Rejected) as caught:
+        dump(binary, cfg("server_pipe_name =\n"), [], soon())
+    assert caught.value.key == "server_pipe_name"
 
 
 def test_rejected_never_shows_a_secret(daemon, cfg):

@@ -162,9 +162,15 @@ def test_waiting_ends_when_the_process_does(stage, config):
 
 
 class Entry:
-    """As much of a Process as the choice of the main one looks at."""
-    def __init__(self, pid, ppid, session, argv=()):
+    """As much of a Process as the choice of the main one looks at. caught, ignored: signals."""
+    def __init__(self, pid, ppid, session, argv=(), caught=(), ignored=()):
         self.pid, self.ppid, self.session, self.argv = pid, ppid, session, list(argv)
+        self.catches, self.ignores = caught.__contains__, ignored.__contains__
+
+    @staticmethod
+    def descriptors():
+        """None of them listens."""
+        return []
 
 
 DEAD = 4194305          # above the kernel's highest pid
@@ -176,6 +182,8 @@ DEAD = 4194305          # above the kernel's highest pid
     ([Entry(10, 1, 10), Entry(11, 10, 10)], 0, 10, []),                     # a logger child
     ([Entry(11, 1, DEAD)], 0, None, [11]),                                  # its daemon is dead
     ([Entry(11, 1, DEAD)], DEAD, None, [11]),
+    ([Entry(11, 1, DEAD, caught=[signal.SIGHUP, signal.SIGTERM])], 0, 11, []),      # 8.x, put itself into the background
+    ([Entry(11, 1, DEAD, caught=[signal.SIGHUP], ignored=[signal.SIGTERM])], 0, None, [11]),    # a dead one's logger
     ([Entry(11, 1, DEAD)], 11, 11, []),                                     # started without setsid, and known
     ([Entry(12, 1, DEAD, ["kopano-spooler", "--send-message-entryid=1"])], 0, None, [12]),
     ([Entry(11, 1, DEAD), Entry(20, 1, 20)], 0, 20, [11]),                  # a new one beside the old one's child

@@ -28,7 +28,8 @@ def test_a_missing_file_is_empty(folder):
 
 @pytest.mark.parametrize("data", [
     b"", b"\n", b"kopano-ocf-state 2\npid 1\nend\n", b"kopano-ocf-state 0\npid 1\nend\n",
-    b"kopano-ocf-state 1\npid 1\n", b"kopano-ocf-state 1\npid 1\nen", b"\0" * 100, b"kopano-ocf-state 1\nend\n" + b"x" * 70000])
+    b"kopano-ocf-state 1\npid 1\n", b"kopano-ocf-state 1\npid 1\nen", b"\0" * 100,
+    b"kopano-ocf-state 1\nend\n" + b"x" * 70000])
 def test_another_version_or_a_cut_file_is_ignored(folder, data):
     path = folder / "x"
     path.write_bytes(data)
@@ -61,7 +62,8 @@ def test_writing_replaces_a_link_instead_of_following_it(folder):
     assert victim.read_text() == "precious" and not (folder / "x").is_symlink()
 
 
-@pytest.mark.parametrize("mode, good", [(0o755, True), (0o700, True), (0o1777, True), (0o777, False), (0o775, False)])
+@pytest.mark.parametrize("mode, good", [
+    (0o755, True), (0o700, True), (0o1777, True), (0o777, False), (0o775, False)])
 def test_a_directory_that_others_can_write_is_not_used(folder, mode, good):
     folder.chmod(mode)
     assert state.write(str(folder / "x"), {"a": 1}) == good
@@ -73,7 +75,8 @@ def test_the_directory_is_made_when_a_reboot_took_it(folder):
     assert state.write(path, {"a": 1}) and state.read(path) == {"a": "1"}
 
 
-@pytest.mark.parametrize("text", ["kopano-server", "webapp-health:0", "/etc/kopano/server.cfg", "../../etc/passwd", "ä b", "x" * 300, ""])
+@pytest.mark.parametrize("text", [
+    "kopano-server", "webapp-health:0", "/etc/kopano/server.cfg", "../../etc/passwd", "ä b", "x" * 300, ""])
 def test_names_stay_in_their_directory(text):
     name = state.safe_name(text)
     assert "/" not in name and not name.startswith(".") and len(name) < 120
@@ -97,7 +100,7 @@ def test_a_lock_excludes_and_is_freed(folder):
 
 
 def test_without_a_place_for_it_there_is_no_lock_but_no_failure_either(folder):
-    with state.Lock(str(folder / "no" / "lock"), time.monotonic()) as lock:
+    with state.Lock(str(folder / "no" / "such" / "lock"), time.monotonic()) as lock:
         assert not lock.held and not lock.busy
 
 

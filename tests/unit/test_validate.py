@@ -246,6 +246,27 @@ def test_missing_config(tree):
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
+def test_missing_config_is_all_that_is_told(tree, name):
+    tree.cluster()
+    tree.write("/etc/postfix/main.cf", "virtual_transport = lmtp:127.0.0.1:1\n")
+    os.remove(tree.root + "/etc/kopano/%s.cfg" % name)
+    assert [f.severity for f in tree.findings(name)] == [ERROR]
+
+
+def test_dagent_is_asked_as_the_lmtp_server(tree):
+    """Without -l it would wait for a mail on its standard input."""
+    tree.write("/usr/sbin/kopano-dagent",
+               "#!/bin/sh\n[ \"$1\" = -l ] && echo 'lmtp_listen = 192.0.2.1:2003'\n", 0o755)
+    assert "192.0.2.1 is not an address" in tree.texts("dagent")[0]
+
+
+def test_options_count_too(tree):
+    tree.write("/usr/sbin/kopano-ical",
+               "#!/bin/sh\n[ \"$1\" = --ical-listen=x ] && echo 'ical_listen = x'\n", 0o755)
+    assert "ical_listen = x" in tree.texts("ical", options="--ical-listen=x")[0]
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
 def test_config_that_the_daemon_rejects(tree, name):
     tree.add(name, "bogus = 5\n")
     found = tree.findings(name)
@@ -346,6 +367,20 @@ def test_pid_file_that_can_not_be_written(tree):
     assert tree.texts("gateway") == []
 
 
+def test_unknown_user_and_a_pid_file(tree):
+    tree.add("gateway", "pid_file = /run/kopano/gateway.pid\nrun_as_user = nosuch\n")
+    assert [f.severity for f in tree.findings("gateway")] == [ERROR]
+
+
+@pytest.mark.parametrize("mode, owner, group, who, may", [
+    (0o700, 5, 6, (5, [1]), True), (0o070, 5, 6, (5, [6]), False), (0o070, 5, 6, (7, [1, 6]), True),
+    (0o007, 5, 6, (7, [6]), False), (0o007, 5, 6, (7, [1]), True), (0o770, 5, 6, (7, [1]), False),
+    (0o200, 5, 6, (5, [1]), False), (0o000, 5, 6, (0, [0]), True)])
+def test_who_may_write(mode, owner, group, who, may):
+    seen = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
+    assert validate_host._may(seen, who, 3) == may
+
+
 # ---------------------------------------------------------------- boot
 
 @pytest.mark.parametrize("folder", ["/etc/systemd/system/multi-user.target.wants",
@@ -380,6 +415,7 @@ def test_init_script_enabled_at_boot(tree):
 @pytest.mark.parametrize("listen, words", [
     ("192.0.2.77:236", "192.0.2.77 is not an address of this host, nor of a network that it is in"),
     ("[2001:db8::1]:236", "2001:db8::1 is not an address"),
+    ("198.51.100.7:237 *:236", "198.51.100.7 is not an address"),
     ("192.168.122.100%eth9:236", "there is no network device 'eth9'"),
     ("*%lo:236", "'%lo' makes it reachable from this host only"),
     ("127.0.0.1:236", "it is reachable from this host only"),
@@ -600,6 +636,19 @@ def test_server_socket(tree, name, listen, socket, good):
             "(/etc/kopano/server.cfg: server_listen = %s, " % (name, socket, listen))
 
 
+def test_every_address_is_looked_at(tree):
+    tree.add("server", "server_listen = *:236 192.0.2.77:236\n")
+    assert "192.0.2.77 is not an address" in tree.texts("server")[0]
+
+
+def test_a_server_on_its_socket_only(tree):
+    tree.add("server", "server_listen = \n")
+    assert tree.texts("gateway") == [
+        "WARNING: /etc/kopano/gateway.cfg: server_socket = http://192.168.122.100:236/: kopano-server does "
+        "not listen there (/etc/kopano/server.cfg: server_pipe_name = /run/kopano/server.sock, "
+        "server_pipe_priority = /run/kopano/prio.sock); use file:///run/kopano/server.sock"]
+
+
 def test_server_socket_without_the_servers_configuration(tree):
     tree.add("gateway", "server_socket = http://192.168.122.7:236/\n")
     assert tree.texts("gateway") != []
@@ -672,6 +721,13 @@ def test_postfix(tree, transport, words):
     if words:
         assert words in found[0].text
         assert found[0].text.startswith("/etc/postfix/main.cf: virtual_transport = %s: " % transport)
+
+
+def test_postfix_and_a_dagent_on_lo_only(tree):
+    tree.add("dagent", "lmtp_listen = *%lo:2003\n")
+    tree.write("/etc/postfix/main.cf", "virtual_transport = lmtp:192.168.122.100:2003\n")
+    found = [text for text in tree.texts("dagent") if "main.cf" in text]
+    assert len(found) == 1 and found[0].endswith("use its cluster IP, as lmtp:ADDRESS:2003")
 
 
 def test_postfix_on_two_nodes_needs_an_address(tree):

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kopano's configuration: defaults of the generation, syntax of the files, bindspecs, --dump-config."""
+
 import os
 
 from . import generation
 
-_EXACT = {"mysql_password", "server_ssl_key_pass", "sslkey_pass"}      # never taken from the environment
+_EXACT = {"mysql_password", "server_ssl_key_pass", "sslkey_pass"}  # never taken from the environment
 _ALIASES = {"server": {"unix_socket": "server_pipe_name"}}
 _LONGEST_VALUE = 1023
 
@@ -62,7 +63,7 @@ class Config:
             return 0
 
     def load(self, path, optional=False, ignore_unknown=False):
-        """Read the file; a missing one is an error unless it is optional. Problems end up in errors and warnings."""
+        """Read the file; a missing one is an error unless optional. Problems end up in errors, warnings."""
         self.path = path
         self.set, self.errors, self.warnings = {}, [], []
         try:
@@ -70,14 +71,16 @@ class Config:
                 text = file.read().decode("utf-8", "surrogateescape")
         except OSError as error:
             if not optional:
-                self.errors.append("Config error: Unable to open config file '%s': %s" % (path, error.strerror))
+                self.errors.append("Config error: Unable to open config file '%s': %s" %
+                                   (path, error.strerror))
             return
         aliases, obsolete = _ALIASES.get(self.name, {}), _obsolete(self.name)
         for line in text.split("\n"):
             if line.startswith("#"):
                 continue
             if line.startswith("!"):
-                self.warnings.append("Config warning: Unsupported directive \"%s\" found!" % line[1:].split(" ")[0].strip())
+                self.warnings.append("Config warning: Unsupported directive \"%s\" found!"
+                                     % line[1:].split(" ")[0].strip())
                 continue
             key, equals, value = line.partition("=")
             key, value = key.strip(), value.strip()
@@ -96,7 +99,8 @@ class Config:
 
     def dump(self):
         """What --dump-config prints."""
-        return "".join("%s%s = %s\n" % ("" if key in self.set else "# ", key, self[key]) for key in self.defaults)
+        return "".join("%s%s = %s\n" % ("" if key in self.set else "# ", key, self[key])
+                       for key in self.defaults)
 
 
 class Bindspec:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Figures about a running daemon for tests to look at: state/NAME.PID of the install tree, mapped into memory.
+"""Figures about a running daemon for tests: state/NAME.PID of the install tree, mapped into memory.
 
-A mapping needs no thread and no system calls, so what probes see of the daemon (threads, sockets, context switches)
-stays as it is without.
+A mapping needs no thread and no system calls, so what probes see of the daemon (threads, sockets, context
+switches) stays as it is without.
 """
+
 import mmap
 import os
 import threading

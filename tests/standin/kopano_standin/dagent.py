@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-dagent: LMTP."""
+
 import base64
 import sys
 
 from . import generation, soap
-from .process import ERROR
+from .log import ERROR
 from .service import Service
 
-_USAGE = 64                         # EX_USAGE
+_USAGE = 64  # EX_USAGE
+_HELLO = (
+    "250-SERVER ready\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODE\r\n250-RSET\r\n"
+    "250 SMTPUTF8")
 
 
 class Dagent(Service):
     name = "dagent"
     listens = (("lmtp_listen", False),)
-    config_failed = bind_failed = user_failed = 0       # `dagent -l` never says what went wrong
+    config_failed = bind_failed = user_failed = 0  # `dagent -l` never says what went wrong
     version_code = _USAGE
     default_config_optional = False
     pid_file_mode = 0o600
@@ -25,17 +29,19 @@ class Dagent(Service):
 
     def options(self, argv):
         import getopt
+
         self.listening = False
         self.foreground = True
         short = "c:jnqsvhVaF:P:p:HreNRl" + ("d" if generation.NUMBER == 8 else "")
         try:
             words, self.recipients = getopt.gnu_getopt(argv[1:], short, [
-                "config=", "help", "version", "listen", "dump-config", "ignore-unknown-config-options", "folder=",
-                "public=", "create", "read", "do-not-notify", "file=", "host="] + (["daemonize"] if "d" in short else []))
+                "config=", "help", "version", "listen", "dump-config", "ignore-unknown-config-options",
+                "folder=", "public=", "create", "read", "do-not-notify", "file=", "host="
+            ] + (["daemonize"] if "d" in short else []))
         except getopt.GetoptError as error:
             print("%s: %s" % (argv[0], error.msg), file=sys.stderr)
             return _USAGE
-        words = [(word, value) for word, value in words if word != "-F"]    # deliver into a folder, here
+        words = [(word, value) for word, value in words if word != "-F"]  # deliver into a folder, here
         code = self.understand(words)
         if code is None and not self.listening:
             if not self.recipients:
@@ -60,7 +66,7 @@ class Dagent(Service):
             self.log(ERROR, "HandlerLMTP: GetSession failed: %s" % error)
             client.close()
             line.send(b"421 internal error: GetSession failed\r\n")
-            return "leaked"         # thread model: nobody counts this thread down (fork model: SIGCHLD does)
+            return "leaked"  # thread model: nobody counts this thread down (fork model: SIGCHLD does)
         try:
             self._session(line, client)
         finally:
@@ -74,7 +80,7 @@ class Dagent(Service):
             words = line.readline()
             command = words.upper()
             if command.startswith(b"LHLO"):
-                answer = "250-SERVER ready\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODE\r\n250-RSET\r\n250 SMTPUTF8"
+                answer = _HELLO
             elif command.startswith(b"MAIL FROM:"):
                 recipients, answer = [], "250 2.1.0 Ok"
             elif command.startswith(b"RCPT TO:"):

@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The server's data in MariaDB: users, messages, the outgoing queue. One connection per thread."""
+
 import hashlib
 import os
 import sys
 import threading
 
-_UNWANTED = ("ssl", "cryptography")     # PyMySQL does without them, and starts faster
+_UNWANTED = ("ssl", "cryptography")  # PyMySQL does without them, and starts faster
 sys.modules.update(dict.fromkeys(_UNWANTED))
-import pymysql                          # noqa: E402
-from pymysql.constants import ER        # noqa: E402
+import pymysql  # noqa: E402
+from pymysql.constants import ER  # noqa: E402
+
 for _name in _UNWANTED:
     del sys.modules[_name]
 
+from .log import ERROR  # noqa: E402
+
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS settings (name VARCHAR(64) PRIMARY KEY, value VARCHAR(255) NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS users (name VARCHAR(128) PRIMARY KEY, email VARCHAR(255) NOT NULL, salt BINARY(8) NOT NULL,"
-    " password BINARY(32) NOT NULL, fullname VARCHAR(255) NOT NULL, store TINYINT NOT NULL, disabled VARCHAR(64) NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS messages (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, user VARCHAR(128) NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS users (name VARCHAR(128) PRIMARY KEY, email VARCHAR(255) NOT "
+    "NULL, salt BINARY(8) NOT NULL,"
+    " password BINARY(32) NOT NULL, fullname VARCHAR(255) NOT NULL, store TINYINT NOT NULL, "
+    "disabled VARCHAR(64) NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS messages (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, user "
+    "VARCHAR(128) NOT NULL,"
     " folder VARCHAR(128) NOT NULL, flags VARCHAR(128) NOT NULL DEFAULT '', received INT UNSIGNED NOT NULL,"
     " size INT UNSIGNED NOT NULL, content LONGBLOB NOT NULL, KEY place (user, folder))",
-    "CREATE TABLE IF NOT EXISTS outgoing (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, user VARCHAR(128) NOT NULL,"
-    " recipient VARCHAR(255) NOT NULL, content LONGBLOB NOT NULL)",
-)
+    "CREATE TABLE IF NOT EXISTS outgoing (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, user "
+    "VARCHAR(128) NOT NULL,"
+    " recipient VARCHAR(255) NOT NULL, content LONGBLOB NOT NULL)")
 
 
 class DatabaseError(Exception):
@@ -40,9 +47,10 @@ class Database:
         host, path = config["mysql_host"] or "localhost", config["mysql_socket"] or None
         if host == "localhost" and not path:
             path = "/var/run/mysqld/mysqld.sock"
-        return pymysql.connect(
-            host=host, port=config.number("mysql_port"), unix_socket=path, user=config["mysql_user"],
-            password=config["mysql_password"], database=database, charset="utf8mb4", autocommit=True, connect_timeout=31536000)
+        return pymysql.connect(host=host, port=config.number("mysql_port"), unix_socket=path,
+                               user=config["mysql_user"], password=config["mysql_password"],
+                               database=database, charset="utf8mb4", autocommit=True,
+                               connect_timeout=31536000)
 
     def open(self):
         """Connect this thread; creates the database when it is missing. Raises DatabaseError."""
@@ -65,12 +73,14 @@ class Database:
         """Create what is missing. Returns the recorded settings. Raises DatabaseError."""
         for statement in _TABLES:
             self.query(statement)
-        self.query("INSERT IGNORE INTO settings VALUES ('server_guid', %s), ('store_guid', %s), ('attachment_storage', %s)",
-                   (os.urandom(16).hex(), os.urandom(16).hex(), self._config["attachment_storage"]))
+        self.query(
+            "INSERT IGNORE INTO settings VALUES ('server_guid', %s), ('store_guid', %s), "
+            "('attachment_storage', %s)",
+            (os.urandom(16).hex(), os.urandom(16).hex(), self._config["attachment_storage"]))
         return dict(self.query("SELECT name, value FROM settings"))
 
     def query(self, statement, values=()):
-        """Run one statement and return its rows; committed on return. Raises DatabaseError at once when there is no database.
+        """Run one statement and return its rows; committed on return. Raises DatabaseError.
 
         A lost connection is made anew, once, before the statement is sent: nothing is ever done twice.
         """
@@ -85,7 +95,9 @@ class Database:
                 if connection is not None:
                     connection.ping(reconnect=False)
             except (pymysql.err.MySQLError, OSError):
-                self._log(2, "SQL [%08d] Failed: Lost connection to server during query. Reconnecting." % os.getpid())
+                self._log(
+                    ERROR,
+                    "SQL [%08d] Failed: Lost connection to server during query. Reconnecting." % os.getpid())
                 connection = None
             if connection is None:
                 self.open()

@@ -4,6 +4,7 @@
 One fault a line: WORD [ARGUMENT...] [@ENDPOINT]. The words and what they do: README.md.
 @ENDPOINT (a port, a setting such as imaps_listen, or a socket's path) narrows a fault to one listener.
 """
+
 import os
 import time
 
@@ -14,7 +15,7 @@ _cache = (None, [])
 
 
 def _read(name):
-    """All faults of a daemon: list of (word, arguments, endpoint). Cheap: the file is read only when it has changed."""
+    """All faults of a daemon: (word, arguments, endpoint). Cheap: reads the file only when it has changed."""
     global _cache
     path = os.path.join(FOLDER, name)
     try:
@@ -48,7 +49,7 @@ class Faults:
         return None
 
     def value(self, word, default):
-        """First argument of a fault as a number of seconds or pieces; default when the fault is off or has none."""
+        """First argument of a fault as a number; default when the fault is off or has none."""
         arguments = self.get(word)
         return float(arguments[0]) if arguments else default
 
@@ -61,5 +62,6 @@ class Faults:
         """Never return when the daemon is wedged: what `wedge` does cannot be undone."""
         if self.get("wedge") is not None:
             import threading
+
             while True:
                 threading.Event().wait()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-gateway: listeners and certificates; the protocols are in imap.py and pop3.py."""
+
 from .imap import Imap
+from .log import ERROR
 from .net import tls_context
 from .pop3 import Pop3
-from .process import ERROR
 from .service import Service
 
 
@@ -16,7 +17,8 @@ class Gateway(Service):
     def load_tls(self):
         self.context = None
         try:
-            self.context = tls_context(self.config["ssl_certificate_file"], self.config["ssl_private_key_file"])
+            self.context = tls_context(self.config["ssl_certificate_file"],
+                                       self.config["ssl_private_key_file"])
         except OSError as error:
             for listener in [one for one in self.listeners if one.spec.tls]:
                 self.log(ERROR, "Error loading SSL context, POP3S and IMAPS will be disabled: %s" % error)

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-ical: CalDAV and iCal over HTTP, one request per connection. Calendars are empty."""
+
 import base64
 import time
 
 from . import soap
+from .log import ERROR
 from .mailbox import Mailbox
 from .net import tls_context
-from .process import ERROR
 from .service import Service
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "MOVE", "PROPFIND", "PROPPATCH", "REPORT", "MKCALENDAR")
 _ALLOW = "Allow: OPTIONS, GET, POST, PUT, DELETE, MOVE\r\nAllow: PROPFIND, PROPPATCH, REPORT, MKCALENDAR\r\n"
 _DAV = "DAV: 1, access-control, calendar-access, calendar-schedule, calendar-proxy\r\n"
-_CALENDAR = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Kopano//libicalmapi//EN\r\nCALSCALE:GREGORIAN\r\nEND:VCALENDAR\r\n"
+_CALENDAR = (
+    "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Kopano//libicalmapi//EN\r\nCALSCALE:GREGORIAN\r\n"
+    "END:VCALENDAR\r\n")
 
 
 class Ical(Service):
     name = "ical"
     listens = (("ical_listen", False), ("icals_listen", True))
-    config_failed = 0               # lies; bind_failed does not
+    config_failed = 0  # lies; bind_failed does not
     version_code = 0
 
     def load_tls(self):
@@ -27,7 +30,8 @@ class Ical(Service):
         if not secure:
             return
         try:
-            self.context = tls_context(self.config["ssl_certificate_file"], self.config["ssl_private_key_file"])
+            self.context = tls_context(self.config["ssl_certificate_file"],
+                                       self.config["ssl_private_key_file"])
         except OSError as error:
             self.log(ERROR, "Error loading SSL context, iCal-S will be disabled: %s" % error)
             for listener in secure:
@@ -47,8 +51,9 @@ class Ical(Service):
             line.read(int(headers["content-length"]))
         method, path = words[0].upper(), words[1] if len(words) > 1 else "/"
         status, more, body = self._answer(method, path, headers)
-        head = "HTTP/1.1 %s\r\n%sContent-Length: %d\r\nServer: Kopano\r\nDate: %s\r\nConnection: close\r\n\r\n" % (
-            status, more, len(body.encode()), time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()))
+        head = (
+            "HTTP/1.1 %s\r\n%sContent-Length: %d\r\nServer: Kopano\r\nDate: %s\r\nConnection: close\r\n\r\n" %
+            (status, more, len(body.encode()), time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())))
         line.send((head + ("" if method == "HEAD" else body)).encode())
 
     def _answer(self, method, path, headers):
@@ -62,10 +67,12 @@ class Ical(Service):
             realm = "Kopano iCal Gateway" if path.startswith("/ical") else "Kopano CalDav Gateway"
             return "401 Unauthorized", 'WWW-Authenticate: Basic realm="%s"\r\n%s' % (realm, dav), ""
         if method in ("PROPFIND", "REPORT"):
-            body = '<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:" ' \
-                'xmlns:C="urn:ietf:params:xml:ns:caldav"><D:response><D:href>%s</D:href><D:propstat><D:prop>' \
-                '<D:resourcetype><D:collection/><C:calendar/></D:resourcetype></D:prop>' \
-                '<D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>' % soap.escape(path)
+            body = (
+                '<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:" '
+                'xmlns:C="urn:ietf:params:xml:ns:caldav"><D:response><D:href>%s</D:href><D:propstat><D:prop>'
+                '<D:resourcetype><D:collection/><C:calendar/></D:resourcetype></D:prop>'
+                '<D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>'
+                % soap.escape(path))
             return "207 Multi-Status", dav + "Content-Type: application/xml; charset=utf-8\r\n", body
         if method in ("GET", "HEAD") and path.startswith("/ical"):
             return "200 OK", "Content-Type: text/calendar; charset=\"utf-8\"\r\n", _CALENDAR

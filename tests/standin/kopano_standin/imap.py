@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """IMAP as kopano-gateway speaks it: enough to log in, list, select, read, flag, search, append and delete."""
+
 import base64
 import os
 import re
 import time
 
 from . import soap
+from .log import ERROR
 from .mailbox import FOLDERS, Mailbox
-from .process import ERROR
 
 _LATER = "CHILDREN XAOL-OPTION NAMESPACE QUOTA IDLE"
 _ANYTIME = ("CAPABILITY", "NOOP", "LOGOUT", "STARTTLS", "LOGIN", "AUTHENTICATE")
@@ -24,6 +25,7 @@ def _split(text):
 
 
 class Imap:
+
     def __init__(self, daemon, line):
         self._daemon, self._line = daemon, line
         self._client = self._mailbox = self._folder = None
@@ -43,7 +45,8 @@ class Imap:
 
     def run(self):
         config = self._daemon.config
-        host = " on " + (config["server_hostname"] or os.uname().nodename) if config.flag("server_hostname_greeting") else ""
+        host = (" on " + (config["server_hostname"] or os.uname().nodename)
+                if config.flag("server_hostname_greeting") else "")
         self._say("* OK [CAPABILITY %s] IMAP gateway ready%s" % (self._capabilities(), host))
         while True:
             text = self._command()
@@ -151,7 +154,8 @@ class Imap:
         if not pattern:
             self._say('* %s (\\Noselect) "/" ""' % command)
         else:
-            wanted = re.compile("".join(".*" if c in "*%" else re.escape(c) for c in reference + pattern), re.IGNORECASE)
+            wanted = re.compile("".join(".*" if c in "*%" else re.escape(c) for c in reference + pattern),
+                                re.IGNORECASE)
             for folder in FOLDERS:
                 if wanted.fullmatch(folder):
                     self._say('* %s (\\HasNoChildren) "/" "%s"' % (command, folder))
@@ -176,9 +180,11 @@ class Imap:
             self._say("%s NO STATUS folder not found" % tag)
             return
         messages = self._mailbox.messages(folder)
-        values = {"MESSAGES": len(messages), "RECENT": 0, "UIDVALIDITY": 1,
-                  "UIDNEXT": max([message.uid for message in messages], default=0) + 1,
-                  "UNSEEN": sum("\\Seen" not in message.flags for message in messages)}
+        values = {
+            "MESSAGES": len(messages), "RECENT": 0, "UIDVALIDITY": 1,
+            "UIDNEXT": max([message.uid for message in messages], default=0) + 1,
+            "UNSEEN": sum("\\Seen" not in message.flags for message in messages)
+        }
         asked = [item for item in items.strip("()").upper().split() if item in values]
         self._say('* STATUS "%s" (%s)' % (folder, " ".join("%s %d" % (item, values[item]) for item in asked)))
         self._say("%s OK STATUS completed" % tag)
@@ -196,8 +202,11 @@ class Imap:
         self._folder = folder
         self._announce()
         self._say("* FLAGS (\\Seen \\Draft \\Deleted \\Flagged \\Answered $Forwarded)")
-        self._say("* OK [PERMANENTFLAGS (\\Seen \\Draft \\Deleted \\Flagged \\Answered $Forwarded)] Permanent flags")
-        self._say("* OK [UIDNEXT %d] Predicted next UID" % (max([m.uid for m in self._messages], default=0) + 1))
+        self._say(
+            "* OK [PERMANENTFLAGS (\\Seen \\Draft \\Deleted \\Flagged \\Answered $Forwarded)] Permanent flags"
+        )
+        self._say("* OK [UIDNEXT %d] Predicted next UID" %
+                  (max([m.uid for m in self._messages], default=0) + 1))
         self._say("* OK [UIDVALIDITY 1] UIDVALIDITY value")
         self._say("%s OK [READ-%s] SELECT completed" % (tag, access))
 
@@ -246,16 +255,20 @@ class Imap:
         return found
 
     def do_uid(self, tag, command, *arguments):
-        method = {"FETCH": self.do_fetch, "STORE": self.do_store, "SEARCH": self.do_search}.get(command.upper())
+        method = {"FETCH": self.do_fetch, "STORE": self.do_store,
+                  "SEARCH": self.do_search}.get(command.upper())
         if method is None:
             raise _Bad("UID Command not supported")
         method(tag, *arguments, by_uid=True)
 
     def do_fetch(self, tag, which, *items, by_uid=False):
         words = _split(" ".join(items).strip("()"))
-        words = [word for item in words for word in
-                 {"ALL": ("FLAGS", "INTERNALDATE", "RFC822.SIZE"), "FAST": ("FLAGS", "INTERNALDATE", "RFC822.SIZE")}.get(
-                     item.upper(), (item,))]
+        words = [
+            word for item in words for word in {
+                "ALL": ("FLAGS", "INTERNALDATE", "RFC822.SIZE"), "FAST": ("FLAGS", "INTERNALDATE",
+                                                                          "RFC822.SIZE")
+            }.get(item.upper(), (item,))
+        ]
         if by_uid and "UID" not in [word.upper() for word in words]:
             words.insert(0, "UID")
         for number, message in self._chosen(which, by_uid):
@@ -272,7 +285,8 @@ class Imap:
         if item == "RFC822.SIZE":
             return b"RFC822.SIZE %d" % message.size
         if item == "INTERNALDATE":
-            return time.strftime('INTERNALDATE "%d-%b-%Y %H:%M:%S +0000"', time.gmtime(message.received)).encode()
+            return time.strftime('INTERNALDATE "%d-%b-%Y %H:%M:%S +0000"',
+                                 time.gmtime(message.received)).encode()
         section = {"RFC822": "", "RFC822.HEADER": "HEADER", "RFC822.TEXT": "TEXT"}.get(item)
         if section is None:
             found = re.fullmatch(r"BODY(\.PEEK)?\[(.*)\]", item)
@@ -322,7 +336,8 @@ class Imap:
         words = [word.upper() for word in criteria]
         found = []
         for number, message in enumerate(self._messages, 1):
-            if "UNSEEN" in words and "\\Seen" in message.flags or "SEEN" in words and "\\Seen" not in message.flags:
+            if ("UNSEEN" in words and "\\Seen" in message.flags
+                    or "SEEN" in words and "\\Seen" not in message.flags):
                 continue
             if any(word in ("SUBJECT", "BODY", "TEXT", "FROM", "HEADER") for word in words):
                 wanted = criteria[-1].encode("utf-8", "surrogateescape").lower()

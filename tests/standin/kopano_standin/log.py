@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemons' log: a file, syslog or stderr, as log_method and log_file say."""
+
 import os
 import sys
 import time
@@ -7,8 +8,8 @@ import time
 from .generation import DAEMONIZES as _OLD
 
 _NAMES = {0: "=======", 1: "crit   ", 2: "error  ", 3: "warning", 4: "notice ", 5: "info   ", 6: "debug  "}
-ALWAYS, CRIT, ERROR, WARNING, NOTICE, INFO, DEBUG = range(7)
-REOPEN = b"\0reopen\0\n"           # to the logger process, among the lines
+ALWAYS, CRIT, ERROR, WARNING, INFO, DEBUG = 0, 1, 2, 3, 5, 6
+REOPEN = b"\0reopen\0\n"  # to the logger process, among the lines
 _SYSLOG = {0: 1, 1: 2, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7}
 
 
@@ -21,7 +22,8 @@ class Log:
         self._pipe = None
 
     def open(self, config, user=None):
-        """Follow the configuration. user: (uid, gid) that must be able to go on writing after the privileges are dropped."""
+        """Follow the configuration. user: (uid, gid) that must be able to write once privileges "
+        "are dropped."""
         self.level = config.number("log_level")
         method, path = config["log_method"], config["log_file"]
         self._times = config["log_timestamp"].lower() in ("1", "yes", "true")
@@ -44,6 +46,7 @@ class Log:
 
     def _open_syslog(self):
         import socket
+
         try:
             self._syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._syslog.connect("/dev/log")
@@ -77,14 +80,15 @@ class Log:
         if self._syslog is not None and self._pipe is None:
             stamp = time.strftime("%b %e %H:%M:%S")
             try:
-                self._syslog.send(("<%d>%s %s[%d]: %s" % (2 * 8 + _SYSLOG[level], stamp, self.program, os.getpid(), text)).encode())
+                self._syslog.send(("<%d>%s %s[%d]: %s" %
+                                   (2 * 8 + _SYSLOG[level], stamp, self.program, os.getpid(), text)).encode())
             except OSError:
                 pass
             return
         if self._times:
             now = time.time()
-            stamp = time.ctime(now) if _OLD else time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now)) \
-                + ".%06d" % (now % 1 * 1000000)
+            stamp = (time.ctime(now) if _OLD else time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
+                     + ".%06d" % (now % 1 * 1000000))
             line = "%s: %s" % (stamp, line)
         self.write((line + "\n").encode("utf-8", "surrogateescape"))
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A user's mailbox as gateway and ical see it through the server."""
+
 import base64
 
 from . import soap
@@ -8,9 +9,12 @@ FOLDERS = ("INBOX", "Drafts", "Outbox", "Sent Items", "Deleted Items", "Junk E-m
 
 
 class Message:
+
     def __init__(self, text):
         number, size, received, *flags = text.split(" ")
-        self.uid, self.size, self.received, self.flags = int(number), int(size), int(received), {flag for flag in flags if flag}
+        self.uid, self.size, self.received, self.flags = (int(number), int(size), int(received),
+                                                          {flag
+                                                           for flag in flags if flag})
 
 
 class Mailbox:
@@ -22,7 +26,8 @@ class Mailbox:
         client.logon(user, password)
         client.call("getStore")
         found = client.call("standinResolve", ("szAddress", user))
-        disabled = (soap.element(found, "szDisabledHere") or "").split() + (soap.element(found, "szDisabled") or "").split()
+        disabled = (soap.element(found, "szDisabledHere") or "").split() + (soap.element(found, "szDisabled")
+                                                                            or "").split()
         if feature in disabled:
             raise soap.CallFailed(soap.NO_SUPPORT)
         self.user = user
@@ -32,11 +37,13 @@ class Mailbox:
         return [Message(line) for line in text.split("\n") if line]
 
     def content(self, message):
-        return base64.b64decode(soap.element(self._client.call("standinFetch", ("ulMessage", message.uid)), "sData"))
+        return base64.b64decode(
+            soap.element(self._client.call("standinFetch", ("ulMessage", message.uid)), "sData"))
 
     def flag(self, message):
         """Keep the message's flags."""
-        self._client.call("standinFlag", ("ulMessage", message.uid), ("szFlags", " ".join(sorted(message.flags))))
+        self._client.call("standinFlag", ("ulMessage", message.uid),
+                          ("szFlags", " ".join(sorted(message.flags))))
 
     def delete(self, message):
         self._client.call("standinDelete", ("ulMessage", message.uid))

@@ -3,18 +3,34 @@
 import os
 import sys
 
-_CLASSES = {"server": "Server", "dagent": "Dagent", "spooler": "Spooler", "gateway": "Gateway", "ical": "Ical",
-            "monitor": "Monitor", "admin": "Admin"}
+
+def _program(name):
+    """The program of that name; the others' modules are not even loaded."""
+    if name == "server":
+        from .server import Server as program
+    elif name == "dagent":
+        from .dagent import Dagent as program
+    elif name == "spooler":
+        from .spooler import Spooler as program
+    elif name == "gateway":
+        from .gateway import Gateway as program
+    elif name == "ical":
+        from .ical import Ical as program
+    elif name == "monitor":
+        from .monitor import Monitor as program
+    elif name == "admin":
+        from .admin import Admin as program
+    else:
+        from .admin import StoreAdmin as program
+    return program()
 
 
 def run():
     """Run the program and leave without waiting for its threads."""
-    executable = os.readlink("/proc/self/exe")
-    name = os.path.basename(executable).split(" ")[0].split("-", 1)[1]
-    module = getattr(__import__("kopano_standin." + name), name)
+    executable = os.readlink("/proc/self/exe").split(" (deleted)")[0]
     code = 70
     try:
-        code = getattr(module, _CLASSES[name])().main(sys.argv)
+        code = _program(os.path.basename(executable).partition("-")[2]).main(sys.argv)
     except BaseException:
         import traceback
         traceback.print_exc()

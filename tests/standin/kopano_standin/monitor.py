@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-monitor: a scheduler thread that ticks every 5 s and now and then looks at the users' quota."""
+
 import threading
 import time
 
 from . import soap
 from .config import server_url
-from .process import ERROR, INFO, Daemon
+from .log import ERROR, INFO
+from .process import Daemon
 
 _TICK = 5
 
@@ -42,12 +44,14 @@ class Monitor(Daemon):
             users = soap.element(client.call("standinUsers"), "szUsers") or ""
         except soap.NetworkError:
             for line in ("Unable to open an admin session: network error (80040115)",
-                         "Quota monitor: check failed", "Unable to open default store", "Quota check not done"):
+                         "Quota monitor: check failed", "Unable to open default store",
+                         "Quota check not done"):
                 self.log(ERROR, line)
         except soap.CallFailed as failure:
             self.log(ERROR, "Quota check failed: %s" % failure)
         else:
-            self.log(INFO, "Quota monitor done in %d seconds. Processed: %d, Failed: 0" % (
-                time.monotonic() - start, len(users.split("\n")) if users else 0))
+            self.log(
+                INFO, "Quota monitor done in %d seconds. Processed: %d, Failed: 0" %
+                (time.monotonic() - start, len(users.split("\n")) if users else 0))
         finally:
             client.logoff()

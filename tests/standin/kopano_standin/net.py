@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Listening sockets, and connections that can misbehave on purpose."""
+
 import os
 import socket
 import struct
@@ -32,7 +33,7 @@ class Listener:
         self.refusing = on
         if self.spec.path:
             if on:
-                self.sock.close()           # the path stays
+                self.sock.close()  # the path stays
             else:
                 self.sock = _bind_unix(self.spec, os.stat(self.spec.path).st_mode & 0o777)
         elif on:
@@ -48,7 +49,7 @@ def _bind_unix(spec, mode):
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
-            os.unlink(spec.path)            # left-over, or another server's: stolen all the same
+            os.unlink(spec.path)  # left-over, or another server's: stolen all the same
         except FileNotFoundError:
             pass
         sock.bind(spec.path)
@@ -188,6 +189,7 @@ class Line:
 def tls_context(certificate, key, password=None):
     """A server's TLS context. Raises OSError (ssl.SSLError is one)."""
     import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key or None, password or None)
     return context

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """POP3 as kopano-gateway speaks it."""
+
 from . import soap
+from .log import ERROR
 from .mailbox import Mailbox
-from .process import ERROR
 
 
 class Pop3:
+
     def __init__(self, daemon, line):
         self._daemon, self._line = daemon, line
         self._client = self._mailbox = None
@@ -20,7 +22,8 @@ class Pop3:
         self._line.send(text.encode("utf-8", "surrogateescape") + b"\r\n")
 
     def run(self):
-        host = " on " + _hostname(self._daemon) if self._daemon.config.flag("server_hostname_greeting") else ""
+        host = (" on "
+                + _hostname(self._daemon) if self._daemon.config.flag("server_hostname_greeting") else "")
         self._say("+OK POP3 gateway ready" + host)
         while True:
             words = self._line.readline().decode("utf-8", "surrogateescape").split(" ")
@@ -82,7 +85,8 @@ class Pop3:
         return None
 
     def _numbered(self):
-        return [(number, message) for number, message in enumerate(self._messages, 1) if message not in self._deleted]
+        return [(number, message) for number, message in enumerate(self._messages, 1)
+                if message not in self._deleted]
 
     def _one(self, number):
         message = self._messages[int(number) - 1]
@@ -99,7 +103,8 @@ class Pop3:
             self._say("+OK %s %d" % (number, self._one(number).size))
             return
         left = self._numbered()
-        self._say("+OK %d messages\r\n%s." % (len(left), "".join("%d %d\r\n" % (n, message.size) for n, message in left)))
+        self._say("+OK %d messages\r\n%s." %
+                  (len(left), "".join("%d %d\r\n" % (n, message.size) for n, message in left)))
 
     def do_uidl(self, number=None):
         if number:
@@ -112,11 +117,13 @@ class Pop3:
 
     def do_top(self, number, count):
         head, _, body = self._mailbox.content(self._one(number)).partition(b"\r\n\r\n")
-        self._send_message(head + b"\r\n\r\n" + b"".join(text + b"\r\n" for text in body.split(b"\r\n")[:int(count)]))
+        self._send_message(head + b"\r\n\r\n" + b"".join(text + b"\r\n"
+                                                         for text in body.split(b"\r\n")[:int(count)]))
 
     def _send_message(self, data):
         stuffed = data.replace(b"\r\n.", b"\r\n..")
-        self._line.send(b"+OK\r\n" + (b"." if stuffed.startswith(b".") else b"") + stuffed.rstrip(b"\r\n") + b"\r\n.\r\n")
+        self._line.send(b"+OK\r\n" + (b"." if stuffed.startswith(b".") else b"") + stuffed.rstrip(b"\r\n")
+                        + b"\r\n.\r\n")
 
     def do_dele(self, number):
         self._deleted.add(self._one(number))
@@ -132,4 +139,5 @@ class Pop3:
 
 def _hostname(daemon):
     import os
+
     return daemon.config["server_hostname"] or os.uname().nodename

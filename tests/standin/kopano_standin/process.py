@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What all six daemons do alike: command line, configuration, privileges, pid file, signals, shutdown."""
+
 import os
 import select
 import signal
@@ -11,10 +12,10 @@ import _launcher
 from . import generation
 from .config import Bindspec, Config, bindspecs
 from .faults import FOLDER as FAULTS_FOLDER, Faults
-from .log import ALWAYS, CRIT, ERROR, INFO, REOPEN, WARNING, Log  # noqa: F401 (levels for the daemons)
+from .log import ALWAYS, CRIT, ERROR, REOPEN, WARNING, Log
 from .net import BindError, Listener, listen
 
-_REEXEC = "KC_REEXEC_DONE"          # "PID SPEC=FD SPEC=FD...", set for the second life of the process
+_REEXEC = "KC_REEXEC_DONE"  # "PID SPEC=FD SPEC=FD...", set for the second life of the process
 _OK = 0
 
 
@@ -30,15 +31,15 @@ class Daemon:
     """Base class; a daemon overrides the constants, prepare() and serve()."""
 
     name = ""
-    listens = ()                    # (setting, TLS) of its listeners
+    listens = ()  # (setting, TLS) of its listeners
     config_failed = bind_failed = user_failed = 1
     version_code = 1
     default_config_optional = True
     pid_file_mode = 0o644
-    refuses_second = False          # "already running" is fatal
-    daemonizes_early = True         # before prepare(); the server does it by itself, once the database has answered
-    term_once = True                # the second TERM kills
-    open_files = None               # RLIMIT_NOFILE it asks for
+    refuses_second = False  # "already running" is fatal
+    daemonizes_early = True  # before prepare(); the server does it by itself, once the database has answered
+    term_once = True  # the second TERM kills
+    open_files = None  # RLIMIT_NOFILE it asks for
 
     def __init__(self):
         self.program = "kopano-" + self.name
@@ -54,14 +55,16 @@ class Daemon:
     # -- command line
 
     def options(self, argv):
-        """Short options, long options and their meaning are alike but for dagent. Returns an exit code or None."""
+        """Parse the command line, alike in all but dagent. Returns an exit code or None."""
         import getopt
+
         try:
             words, _rest = getopt.gnu_getopt(argv[1:], "c:hiFVu:a:", [
                 "config=", "help", "version", "foreground", "dump-config", "ignore-unknown-config-options",
                 "restart-searches", "ignore-attachment-storage-conflict", "override-multiserver-lock",
                 "ignore-database-version-conflict", "ignore-unknown-config-options", "force-database-upgrade",
-                "ignore-da", "send-message-entryid=", "send-username=", "log-fd=", "host=", "port="])
+                "ignore-da", "send-message-entryid=", "send-username=", "log-fd=", "host=", "port="
+            ])
         except getopt.GetoptError as error:
             print("%s: %s" % (argv[0], error.msg), file=sys.stderr)
             return 1
@@ -134,8 +137,9 @@ class Daemon:
         self.log.open(self.config, self.user if os.geteuid() == 0 else None)
         for line in self.config.warnings:
             self.log(WARNING, line)
-        self.log(ALWAYS, "Starting %s version %s (pid %d uid %d)" % (
-            self.program, generation.VERSION, os.getpid(), os.geteuid()))
+        self.log(
+            ALWAYS, "Starting %s version %s (pid %d uid %d)" %
+            (self.program, generation.VERSION, os.getpid(), os.geteuid()))
         if not again:
             failure = self.faults.get("exit")
             if failure is not None:
@@ -178,6 +182,7 @@ class Daemon:
             return None
         import grp
         import pwd
+
         user, group = self.config["run_as_user"], self.config["run_as_group"]
         try:
             entry = pwd.getpwnam(user)
@@ -191,6 +196,7 @@ class Daemon:
         if self.user is None:
             return
         import grp
+
         uid, gid = self.user
         name = self.config["run_as_user"]
         os.setgroups([entry.gr_gid for entry in grp.getgrall() if name in entry.gr_mem] + [gid])
@@ -213,6 +219,7 @@ class Daemon:
         if words[0] != str(os.getpid()):
             return False
         import socket
+
         for word in words[1:]:
             key, tls, fd, text = word.split("=", 3)
             os.set_inheritable(int(fd), False)
@@ -222,18 +229,19 @@ class Daemon:
     def _limits(self):
         if self.open_files:
             import resource
+
             _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(self.open_files, hard), hard))
 
     def into_background(self):
-        """Generation 8: double fork without -F, a session of its own with it; then the pid file, where there is one."""
+        """Generation 8: double fork without -F, setsid() with it; then the pid file, where there is one."""
         if generation.DAEMONIZES and not self.foreground:
             self._double_fork()
         elif generation.NEW_SESSION:
             try:
                 os.setsid()
             except OSError:
-                pass                            # it leads a session already
+                pass  # it leads a session already
         self._write_pid_file()
 
     def _double_fork(self):
@@ -361,7 +369,8 @@ class Daemon:
 
 
 class LogProcess:
-    """The permanent logger child of the fork model: writes what comes through a pipe, leaves when all writers are gone."""
+    """The fork model's permanent logger child: writes what comes through a pipe until all "
+    "writers are gone."""
 
     def __init__(self, daemon):
         reading, writing = os.pipe()
@@ -371,7 +380,8 @@ class LogProcess:
             daemon.log.through(writing)
             return
         os.close(writing)
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
+                       signal.SIGPIPE):
             _launcher.ignore(signum)
         for listener in daemon.listeners:
             listener.close()

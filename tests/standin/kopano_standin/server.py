@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-server: SOAP over HTTP, TLS and unix sockets; a pool of workers; its data in MariaDB."""
+
 import base64
 import collections
 import os
@@ -17,14 +18,15 @@ from . import generation, soap
 from .config import Bindspec
 from .counters import Counters
 from .database import Database, DatabaseError, hashed
+from .log import ALWAYS, CRIT, ERROR, INFO, WARNING
 from .net import Disturbed, Line, listen, peer_credentials, tls_context
-from .process import ALWAYS, CRIT, ERROR, INFO, WARNING, Daemon, Failure
+from .process import Daemon, Failure
 
 UPGRADE_LOCK = "/tmp/kopano-upgrade-lock"
 _FAILED = 255
-_TRIES, _PAUSE = 9, 10              # at the database; seconds
-_HELPERS = 14                       # threads that real servers have besides main, workers, watchdog and cleaner
-_NOTIFY_TIMEOUT = 60                # seconds a call for notifications is held
+_TRIES, _PAUSE = 9, 10  # at the database; seconds
+_HELPERS = 14  # threads that real servers have besides main, workers, watchdog and cleaner
+_NOTIFY_TIMEOUT = 60  # seconds a call for notifications is held
 _IDLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 
 
@@ -45,6 +47,7 @@ class Connection(Line):
 
 
 class Session:
+
     def __init__(self, user, source):
         self.user, self.source, self.used = user, source, time.monotonic()
 
@@ -73,7 +76,8 @@ class Server(Daemon):
         if self.config.flag("server_pipe_enabled"):
             for key, mode in (("server_pipe_priority", 0o660), ("server_pipe_name", 0o666)):
                 if self.config[key]:
-                    self.listeners.append(listen(Bindspec("unix:" + self.config[key], False, key), mode, self.user))
+                    self.listeners.append(
+                        listen(Bindspec("unix:" + self.config[key], False, key), mode, self.user))
 
     def bind_went_wrong(self):
         if generation.NUMBER == 8:
@@ -86,19 +90,23 @@ class Server(Daemon):
             try:
                 self.context = tls_context(key, None, self.config["server_ssl_key_pass"])
             except OSError as error:
-                self.log(CRIT, "K-2170: Could not set up TLS with server_ssl_key_file \"%s\": %s" % (key, error))
+                self.log(CRIT, "K-2170: Could not set up TLS with server_ssl_key_file \"%s\": %s" %
+                         (key, error))
                 raise Failure(_FAILED)
         if self.config["attachment_storage"].startswith("files"):
             try:
                 os.makedirs(self.config["attachment_path"], exist_ok=True)
             except OSError as error:
-                self.log(CRIT, "Unable to create attachment_path \"%s\": %s" % (self.config["attachment_path"], error.strerror))
+                self.log(
+                    CRIT, "Unable to create attachment_path \"%s\": %s" %
+                    (self.config["attachment_path"], error.strerror))
                 raise Failure(_FAILED)
 
     # -- start
 
     def serve(self):
-        self.counters = Counters(self.name, "sessions", "workers", "db_calls", "logons", "logoffs", "requests")
+        self.counters = Counters(self.name, "sessions", "workers", "db_calls", "logons", "logoffs",
+                                 "requests")
         self.database = Database(self.config, self.log, self.counters, self.faults)
         self._connect_database()
         self.into_background()
@@ -112,8 +120,9 @@ class Server(Daemon):
             self.log(CRIT, str(error))
             return _FAILED
         if settings["attachment_storage"] != self.config["attachment_storage"]:
-            self.log(CRIT, "Attachments are stored with option '%s', but '%s' is selected." % (
-                settings["attachment_storage"], self.config["attachment_storage"]))
+            self.log(
+                CRIT, "Attachments are stored with option '%s', but '%s' is selected." %
+                (settings["attachment_storage"], self.config["attachment_storage"]))
             return _FAILED
         self.server_guid = base64.b64encode(bytes.fromhex(settings["server_guid"])).decode()
         self.store_guid = bytes.fromhex(settings["store_guid"])
@@ -185,7 +194,7 @@ class Server(Daemon):
                 else:
                     self._readable(fd, event)
         with self._work:
-            while self._executing:              # a request that waits for a hung database keeps the server from leaving
+            while self._executing:  # a request that waits for a hung database keeps the server from leaving
                 self._work.wait()
 
     def _admin_uids(self):
@@ -219,7 +228,8 @@ class Server(Daemon):
             sock, address = listener.sock.accept()
         except OSError:
             return
-        connection = Connection(sock, address, listener, self.faults, self.config.number("server_read_timeout"))
+        connection = Connection(sock, address, listener, self.faults,
+                                self.config.number("server_read_timeout"))
         fd = sock.fileno()
         self._connections[fd] = connection
         self.epoll.register(fd, _IDLE)
@@ -264,7 +274,8 @@ class Server(Daemon):
             time.sleep(pause)
             with self._work:
                 for waiting in list(self._queue)[:2]:
-                    if time.monotonic() - waiting[0] > oldest and self._workers < self.config.number("thread_limit"):
+                    if time.monotonic() - waiting[0] > oldest and self._workers < self.config.number(
+                            "thread_limit"):
                         self._add_worker()
 
     def _cleaner(self):
@@ -285,7 +296,8 @@ class Server(Daemon):
             with self._work:
                 self._resting += 1
                 while not self._queue or self.stopping:
-                    if self._resting > self.config.number("threads"):       # added by the watchdog, not needed any more
+                    if self._resting > self.config.number(
+                            "threads"):  # added by the watchdog, not needed any more
                         self._resting -= 1
                         self._workers -= 1
                         self.counters.set("workers", self._workers)
@@ -355,8 +367,11 @@ class Server(Daemon):
             else:
                 status = "405 Method Not Allowed"
                 answer = soap.fault("SOAP-ENV:Client", "HTTP GET method not implemented")
-            head = "HTTP/1.1 %s\r\nServer: gSOAP/2.8\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Type: text/xml; charset=utf-8\r\n" \
-                "Content-Length: %d\r\nConnection: %s\r\n\r\n" % (status, len(answer), "keep-alive" if keep else "close")
+            head = (
+                "HTTP/1.1 %s\r\nServer: gSOAP/2.8\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Type: "
+                "text/xml; charset=utf-8\r\n"
+                "Content-Length: %d\r\nConnection: %s\r\n\r\n" %
+                (status, len(answer), "keep-alive" if keep else "close"))
             connection.send(head.encode() + answer)
         finally:
             with self._work:
@@ -375,7 +390,8 @@ class Server(Daemon):
         method = getattr(self, "call_" + call, None)
         if method is None:
             return "500 Internal Server Error", soap.fault(
-                "SOAP-ENV:Client", "Method '%s' not implemented: method name or namespace not recognized" % call)
+                "SOAP-ENV:Client",
+                "Method '%s' not implemented: method name or namespace not recognized" % call)
         try:
             if call == "logon":
                 pairs = self.call_logon(connection, content)
@@ -395,8 +411,10 @@ class Server(Daemon):
 
     @staticmethod
     def _refused(call, code):
-        empty = {"logon": (("ulSessionId", 0), ("lpszVersion", ""), ("ulCapabilities", 0)),
-                 "getStore": (("sStoreId", ""), ("sRootId", ""), ("guid", ""))}
+        empty = {
+            "logon": (("ulSessionId", 0), ("lpszVersion", ""), ("ulCapabilities", 0)),
+            "getStore": (("sStoreId", ""), ("sRootId", ""), ("guid", ""))
+        }
         return (("result" if call == "logoff" else "er", code),) + empty.get(call, ())
 
     def _session(self, connection, number):
@@ -406,8 +424,11 @@ class Server(Daemon):
             if session is None:
                 raise Refusal(soap.END_OF_SESSION)
             if session.source != connection.source and self.config.flag("session_ip_check"):
-                self.log(WARNING, "Denying access to session from source \"*:%s\" due to unmatched establishing source \"*:%s\"" % (
-                    connection.source, session.source))
+                self.log(
+                    WARNING,
+                    "Denying access to session from source \"*:%s\" due to unmatched establishing source "
+                    "\"*:%s\""
+                    % (connection.source, session.source))
                 raise Refusal(soap.END_OF_SESSION)
             session.used = time.monotonic()
             return session.user
@@ -421,15 +442,16 @@ class Server(Daemon):
         if not int(soap.element(content, "ulCapabilities") or 0) & soap.UNICODE:
             raise Refusal(soap.LOGON_FAILED if generation.NUMBER == 8 else soap.BAD_CHARWIDTH)
         if not self._known(connection, user, soap.element(content, "szPassword") or ""):
-            self.log(WARNING, "Failed to authenticate user \"%s\" from \"%s\" using program \"%s\"" % (
-                user, connection.source, soap.element(content, "szClientApp") or ""))
+            self.log(
+                WARNING, "Failed to authenticate user \"%s\" from \"%s\" using program \"%s\"" %
+                (user, connection.source, soap.element(content, "szClientApp") or ""))
             raise Refusal(soap.LOGON_FAILED)
         with self._lock:
             number = str(random.randrange(1 << 24, 1 << 32))
             self.sessions[number] = Session(user, connection.source)
             self.counters.set("sessions", len(self.sessions))
-        return (("er", 0), ("ulSessionId", number), ("lpszVersion", generation.WIRE_VERSION), ("ulCapabilities", 39592),
-                ("sLicenseResponse", ""), ("sServerGuid", self.server_guid))
+        return (("er", 0), ("ulSessionId", number), ("lpszVersion", generation.WIRE_VERSION),
+                ("ulCapabilities", 39592), ("sLicenseResponse", ""), ("sServerGuid", self.server_guid))
 
     def _known(self, connection, user, password):
         if user == "SYSTEM":
@@ -449,12 +471,15 @@ class Server(Daemon):
         return (("result", 0),)
 
     def call_getStore(self, connection, user, content):
-        if user != "SYSTEM" and not self.database.query("SELECT 1 FROM users WHERE name = %s AND store", (user,)):
+        if user != "SYSTEM" and not self.database.query("SELECT 1 FROM users WHERE name = %s AND store",
+                                                        (user,)):
             raise Refusal(soap.NOT_FOUND)
         self.database.query("SELECT 1 FROM settings LIMIT 1")
 
         def entry(kind, number):
-            return base64.b64encode(b"\0" * 4 + self.store_guid + b"\0" * 4 + bytes((kind, 0, 0, 0, number)) + b"\0" * 7).decode()
+            return base64.b64encode(b"\0" * 4 + self.store_guid + b"\0" * 4 + bytes((kind, 0, 0, 0, number))
+                                    + b"\0" * 7).decode()
+
         return (("er", 0), ("sStoreId", entry(1, 1)), ("sRootId", entry(3, 2)),
                 ("guid", base64.b64encode(self.store_guid).decode()), ("lpszServerPath", "pseudo://Unknown"))
 
@@ -465,10 +490,10 @@ class Server(Daemon):
     call_resolveUserStore = call_getUserList = call_purgeDeferredUpdates = _touch
 
     def call_resolveUsername(self, connection, user, content):
-        raise Refusal(soap.NOT_FOUND)           # says so with the database dead, too
+        raise Refusal(soap.NOT_FOUND)  # says so with the database dead, too
 
     def call_getStoreName(self, connection, user, content):
-        raise Refusal(soap.INVALID_ENTRYID)     # likewise
+        raise Refusal(soap.INVALID_ENTRYID)  # likewise
 
     def call_notifyGetItems(self, connection, user, content):
         """Held without a worker until there is something to tell."""
@@ -487,8 +512,10 @@ class Server(Daemon):
             return
         body = soap.answer("notifyGetItems", (("er", 0),))
         try:
-            connection.sock.sendall(b"HTTP/1.1 200 OK\r\nServer: gSOAP/2.8\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Type: text/xml; "
-                                    b"charset=utf-8\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % len(body) + body)
+            connection.sock.sendall(
+                b"HTTP/1.1 200 OK\r\nServer: gSOAP/2.8\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Type: "
+                b"text/xml; "
+                b"charset=utf-8\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % len(body) + body)
             self._rearm(connection, _IDLE)
         except OSError:
             self._drop(connection)
@@ -498,8 +525,9 @@ class Server(Daemon):
     def call_standinResolve(self, connection, user, content):
         """A recipient's address or name -> user."""
         address = soap.element(content, "szAddress") or ""
-        rows = self.database.query("SELECT name, store, disabled FROM users WHERE email = %s OR name = %s OR name = %s",
-                                   (address, address, address.partition("@")[0]))
+        rows = self.database.query(
+            "SELECT name, store, disabled FROM users WHERE email = %s OR name = %s OR name = %s",
+            (address, address, address.partition("@")[0]))
         if not rows:
             raise Refusal(soap.NOT_FOUND)
         return (("er", 0), ("szUsername", rows[0][0]), ("ulStore", rows[0][1]), ("szDisabled", rows[0][2]),
@@ -509,12 +537,14 @@ class Server(Daemon):
         data = base64.b64decode(soap.element(content, "sData"))
         number = self.database.query(
             "INSERT INTO messages (user, folder, received, size, content) VALUES (%s, %s, %s, %s, %s)",
-            (soap.element(content, "szUsername"), soap.element(content, "szFolder"), int(time.time()), len(data), data))
+            (soap.element(content, "szUsername"), soap.element(content, "szFolder"), int(
+                time.time()), len(data), data))
         return (("er", 0), ("ulMessage", number))
 
     def call_standinList(self, connection, user, content):
-        rows = self.database.query("SELECT id, size, received, flags FROM messages WHERE user = %s AND folder = %s ORDER BY id",
-                                   (user, soap.element(content, "szFolder")))
+        rows = self.database.query(
+            "SELECT id, size, received, flags FROM messages WHERE user = %s AND folder = %s ORDER BY id",
+            (user, soap.element(content, "szFolder")))
         return (("er", 0), ("szMessages", "\n".join("%d %d %d %s" % row for row in rows)))
 
     def call_standinFetch(self, connection, user, content):
@@ -530,7 +560,8 @@ class Server(Daemon):
         return (("er", 0),)
 
     def call_standinDelete(self, connection, user, content):
-        self.database.query("DELETE FROM messages WHERE user = %s AND id = %s", (user, int(soap.element(content, "ulMessage"))))
+        self.database.query("DELETE FROM messages WHERE user = %s AND id = %s",
+                            (user, int(soap.element(content, "ulMessage"))))
         return (("er", 0),)
 
     def call_standinSubmit(self, connection, user, content):
@@ -550,12 +581,14 @@ class Server(Daemon):
         return (("er", 0), ("szMessages", "\n".join("%d %s" % row for row in rows)))
 
     def call_standinQueued(self, connection, user, content):
-        rows = self.database.query("SELECT o.recipient, IFNULL(u.email, o.user), o.content FROM outgoing o LEFT JOIN users u"
-                                   " ON u.name = o.user WHERE o.id = %s", (int(soap.element(content, "ulMessage")),))
+        rows = self.database.query(
+            "SELECT o.recipient, IFNULL(u.email, o.user), o.content FROM outgoing o LEFT JOIN users u"
+            " ON u.name = o.user WHERE o.id = %s", (int(soap.element(content, "ulMessage")),))
         if not rows:
             raise Refusal(soap.NOT_FOUND)
         recipient, sender, data = rows[0]
-        return (("er", 0), ("szRecipient", recipient), ("szSender", sender), ("sData", base64.b64encode(data).decode()))
+        return (("er", 0), ("szRecipient", recipient), ("szSender", sender),
+                ("sData", base64.b64encode(data).decode()))
 
     def call_standinSent(self, connection, user, content):
         self.database.query("DELETE FROM outgoing WHERE id = %s", (int(soap.element(content, "ulMessage")),))
@@ -572,9 +605,12 @@ class Server(Daemon):
         name, salt = soap.element(content, "szUsername"), os.urandom(8)
         if self.database.query("SELECT 1 FROM users WHERE name = %s", (name,)):
             raise Refusal(soap.COLLISION)
-        self.database.query("INSERT INTO users VALUES (%s, %s, %s, %s, %s, %s, '')", (
-            name, soap.element(content, "szEmail"), salt, hashed(salt, soap.element(content, "szPassword") or ""),
-            soap.element(content, "szFullname") or name, int(soap.element(content, "ulStore") or 1)))
+        self.database.query(
+            "INSERT INTO users VALUES (%s, %s, %s, %s, %s, %s, '')",
+            (name, soap.element(content, "szEmail"), salt,
+             hashed(salt,
+                    soap.element(content, "szPassword") or ""), soap.element(content, "szFullname")
+             or name, int(soap.element(content, "ulStore") or 1)))
         return (("er", 0),)
 
     def call_standinDeleteUser(self, connection, user, content):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Daemons that serve one client per thread or per process: accepting, counting, draining."""
+
 import os
 import signal
 import threading
@@ -10,18 +11,19 @@ import _launcher
 from . import soap
 from .config import server_url
 from .counters import Counters
+from .log import DEBUG, WARNING
 from .net import Disturbed, Line
-from .process import Daemon, LogProcess, WARNING
+from .process import Daemon, LogProcess
 
 
 class Service(Daemon):
     """Base of dagent, gateway and ical."""
 
-    drain = 0                       # seconds that TERM waits for clients, thread model
-    fork_drain = 30                 # the same, fork model, after the children were told to go
-    slots = None                    # setting with the largest number of clients at a time
-    idle = None                     # seconds a client may be silent
-    permanent_threads = 0           # besides main
+    drain = 0  # seconds that TERM waits for clients, thread model
+    fork_drain = 30  # the same, fork model, after the children were told to go
+    slots = None  # setting with the largest number of clients at a time
+    idle = None  # seconds a client may be silent
+    permanent_threads = 0  # besides main
 
     def serve(self):
         self.forking = self.config["process_model"] == "fork"
@@ -30,7 +32,7 @@ class Service(Daemon):
         self._children = set()
         self._leaked = 0
         if self.forking:
-            self._logger = LogProcess(self).pid
+            LogProcess(self)
         self.counters = Counters(self.name, "clients", "accepted")
         self.counters.publish()
         self.load_tls()
@@ -102,7 +104,7 @@ class Service(Daemon):
                 line.wrap(self.context)
             return self.talk(line) is not None
         except (OSError, EOFError, Disturbed, ValueError) as error:
-            self.log(6, "client: %s" % (error,))
+            self.log(DEBUG, "client: %s" % (error,))
             return False
         finally:
             line.close()

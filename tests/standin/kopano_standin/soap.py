@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """SOAP as kopano-server speaks it: envelopes, result codes, and the client that the other daemons use.
 
-logon, logoff, getStore and notifyGetItems are Kopano's own calls; those whose name begins with standin are ours.
+logon, logoff, getStore, notifyGetItems are Kopano's own calls; those whose name begins with standin are ours.
 """
+
 import socket
 
 from . import generation
 
-NOT_FOUND, NETWORK_ERROR, DATABASE_ERROR = 0x80000002, 0x80000004, 0x80000007
+NOT_FOUND, DATABASE_ERROR = 0x80000002, 0x80000007
 LOGON_FAILED, END_OF_SESSION, INVALID_ENTRYID, BAD_CHARWIDTH = 0x80000009, 0x80000010, 0x80000014, 0x80000031
 COLLISION, NO_SUPPORT = 0x80000008, 0x80040102
-UNICODE = 0x200                 # capability that a client must have
+UNICODE = 0x200  # capability that a client must have
 
-_ASKED = '<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" xmlns:ns="urn:zarafa">' \
-    '<SOAP-ENV:Body>%s</SOAP-ENV:Body></SOAP-ENV:Envelope>'
-_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<SOAP-ENV:Envelope ' \
-    'xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" ' \
-    'xmlns:SOAP-ENC="http://schemas.xmlsoap.org/soap/encoding/" ' \
-    'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xmlns:xsd="http://www.w3.org/2001/XMLSchema" ' \
-    'xmlns:xop="http://www.w3.org/2004/08/xop/include" xmlns:xmlmime="http://www.w3.org/2004/11/xmlmime" ' \
-    'xmlns:ns="urn:zarafa">'
-_ANSWERED = _HEAD + '<SOAP-ENV:Body SOAP-ENV:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/">' \
-    '<ns:%sResponse>%s</ns:%sResponse></SOAP-ENV:Body></SOAP-ENV:Envelope>\r\n'
-_FAULT = _HEAD + '<SOAP-ENV:Body><SOAP-ENV:Fault><faultcode>%s</faultcode><faultstring>%s</faultstring></SOAP-ENV:Fault>' \
-    '</SOAP-ENV:Body></SOAP-ENV:Envelope>\r\n'
+_ASKED = (
+    '<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" xmlns:ns="urn:zarafa">'
+    '<SOAP-ENV:Body>%s</SOAP-ENV:Body></SOAP-ENV:Envelope>')
+_HEAD = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<SOAP-ENV:Envelope '
+    'xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" '
+    'xmlns:SOAP-ENC="http://schemas.xmlsoap.org/soap/encoding/" '
+    'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xmlns:xsd="http://www.w3.org/2001/XMLSchema" '
+    'xmlns:xop="http://www.w3.org/2004/08/xop/include" xmlns:xmlmime="http://www.w3.org/2004/11/xmlmime" '
+    'xmlns:ns="urn:zarafa">')
+_ANSWERED = (_HEAD + '<SOAP-ENV:Body SOAP-ENV:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/">'
+             '<ns:%sResponse>%s</ns:%sResponse></SOAP-ENV:Body></SOAP-ENV:Envelope>\r\n')
+_FAULT = (
+    _HEAD
+    + '<SOAP-ENV:Body><SOAP-ENV:Fault><faultcode>%s</faultcode><faultstring>%s</faultstring></SOAP-ENV:Fault>'
+    '</SOAP-ENV:Body></SOAP-ENV:Envelope>\r\n')
 
 
 def escape(text):
@@ -50,7 +55,7 @@ def element(xml, name):
 
 
 def called(body):
-    """Name of the call in a request's body and its content: ("logon", "<szUsername>..."). Raises ValueError."""
+    """Call in a request's body and its content: ("logon", "<szUsername>..."). Raises ValueError."""
     text = body.decode("utf-8", "replace")
     start = text.find("<ns:")
     end = text.find(">", start)
@@ -103,6 +108,7 @@ class Client:
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._url[0] == "https":
                     import ssl
+
                     self._sock = ssl._create_unverified_context().wrap_socket(self._sock)
         except OSError as error:
             self.close()
@@ -120,8 +126,8 @@ class Client:
         if self._sock is None:
             self.connect()
         body = (_ASKED % ("<ns:%s>%s</ns:%s>" % (call, elements(pairs), call))).encode()
-        head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n" \
-            "Connection: keep-alive\r\n\r\n" % len(body)
+        head = ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n"
+                "Connection: keep-alive\r\n\r\n" % len(body))
         try:
             self._sock.sendall(head.encode() + body)
         except OSError as error:
@@ -162,8 +168,9 @@ class Client:
 
     def logon(self, user="SYSTEM", password=""):
         """Open a session. Raises NetworkError, CallFailed."""
-        self.ask("logon", (("szUsername", user), ("szPassword", password), ("szImpersonateUser", ""),
-                           ("szVersion", generation.VERSION), ("ulCapabilities", UNICODE), ("szClientApp", self._app)))
+        self.ask("logon",
+                 (("szUsername", user), ("szPassword", password), ("szImpersonateUser", ""),
+                  ("szVersion", generation.VERSION), ("ulCapabilities", UNICODE), ("szClientApp", self._app)))
         self.session = element(self.hear(), "ulSessionId")
         return self
 

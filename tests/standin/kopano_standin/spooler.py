@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-spooler: no port, two permanent connections to the server, outgoing mail by SMTP.
 
-Main thread: the request connection and the queue, every 60 s or when told. Notification thread: its own connection, looked at
-once a second. Each mail is sent by a thread, or in the fork model by a child that ignores TERM.
+Main thread: the request connection and the queue, every 60 s or when told. Notification thread: its own
+connection, looked at once a second. A mail is sent by a thread, or by a child that ignores TERM (fork model).
 """
+
 import base64
 import os
 import select
@@ -16,9 +17,10 @@ import _launcher
 from . import soap
 from .config import server_url
 from .counters import Counters
-from .process import ERROR, INFO, WARNING, Daemon, LogProcess
+from .log import DEBUG, ERROR, INFO, WARNING
+from .process import Daemon, LogProcess
 
-_TICK, _RETRY, _LOOK = 60, 3, 1     # seconds
+_TICK, _RETRY, _LOOK = 60, 3, 1  # seconds
 _DRAIN = 60
 
 
@@ -26,7 +28,7 @@ class Spooler(Daemon):
     name = "spooler"
     refuses_second = True
     pid_file_mode = 0o600
-    _message = None                 # in a mail child: what it sends
+    _message = None  # in a mail child: what it sends
 
     def option(self, word, value):
         if word == "--send-message-entryid":
@@ -57,7 +59,7 @@ class Spooler(Daemon):
         if self.forking:
             _launcher.catch(signal.SIGCHLD, False)
         self._woken = os.pipe()
-        self._notify = None         # the notification connection, once there is a session
+        self._notify = None  # the notification connection, once there is a session
         self._requests = self._client()
         for target in (self._notifications, threading.Event().wait):
             threading.Thread(target=target, daemon=True).start()
@@ -103,8 +105,8 @@ class Spooler(Daemon):
             except (soap.NetworkError, soap.CallFailed) as error:
                 self._disconnect()
                 if not retries:
-                    self.log(ERROR, "Unable to open admin session: network error (80040115)"
-                             if isinstance(error, soap.NetworkError) else "Unable to open admin session: %s" % error)
+                    self.log(ERROR, ("Unable to open admin session: network error (80040115)" if isinstance(
+                        error, soap.NetworkError) else "Unable to open admin session: %s" % error))
                     self.log(WARNING, "Server connection lost. Reconnecting in 3 seconds...")
                 retries += 1
                 until = time.monotonic() + _RETRY
@@ -126,20 +128,20 @@ class Spooler(Daemon):
             if notify is None:
                 continue
             try:
-                if notify._sock is None:            # the server went away: try to get the session back
+                if notify._sock is None:  # the server went away: try to get the session back
                     notify.ask("notifyGetItems", (("ulSessionId", notify.session),))
                 if not select.select([notify], [], [], 0)[0]:
                     continue
                 notify.hear()
                 notify.ask("notifyGetItems", (("ulSessionId", notify.session),))
                 self._wake()
-            except soap.CallFailed:                 # a server, but not our session any more
+            except soap.CallFailed:  # a server, but not our session any more
                 self._lost = True
                 self._notify = None
                 notify.close()
                 self._wake()
             except (soap.NetworkError, OSError, ValueError):
-                pass                                # closed by now; the main thread notices at its next tick
+                pass  # closed by now; the main thread notices at its next tick
 
     # -- mail
 
@@ -155,7 +157,8 @@ class Spooler(Daemon):
             self._lost = True
             return
         except soap.CallFailed as failure:
-            self._lost = failure.code == soap.END_OF_SESSION    # a dead database: nothing is noticed, nothing is logged
+            self._lost = (failure.code == soap.END_OF_SESSION
+                          )  # a dead database: nothing is noticed, nothing is logged
             return
         for line in (soap.element(answer, "szMessages") or "").split("\n"):
             if not line:
@@ -163,14 +166,17 @@ class Spooler(Daemon):
             number, _, user = line.partition(" ")
             number = int(number)
             with self._lock:
-                if number in self._sending.values() or len(self._sending) >= self.config.number("max_threads"):
+                if number in self._sending.values() or len(
+                        self._sending) >= self.config.number("max_threads"):
                     continue
             self._hand_over(number, user)
 
     def _hand_over(self, number, user):
         if self.forking:
-            words = [self.argv[0], "--send-message-entryid", "%048x" % number, "--send-username", user,
-                     "--log-fd", "2", "--config", self.config_path]
+            words = [
+                self.argv[0], "--send-message-entryid",
+                "%048x" % number, "--send-username", user, "--log-fd", "2", "--config", self.config_path
+            ]
             child = os.fork()
             if not child:
                 for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -179,12 +185,14 @@ class Spooler(Daemon):
                 os.execv(os.readlink("/proc/self/exe"), words)
             self._register(child, number)
         else:
+
             def run():
                 sent = False
                 try:
                     sent = self._send(number)
                 finally:
                     self._done(threading.get_ident(), sent)
+
             thread = threading.Thread(target=run, daemon=True)
             with self._lock:
                 thread.start()
@@ -208,7 +216,7 @@ class Spooler(Daemon):
 
     def signalled(self, number):
         if number == signal.SIGUSR2:
-            self.log(6, "%d mails are being sent" % len(self._sending))
+            self.log(DEBUG, "%d mails are being sent" % len(self._sending))
             return
         while True:
             try:
@@ -223,6 +231,7 @@ class Spooler(Daemon):
     def _send(self, number):
         """Send one mail. Returns whether it is gone from the queue."""
         import smtplib
+
         client = self._client()
         try:
             client.logon()
@@ -252,6 +261,7 @@ class Spooler(Daemon):
 
 
 class _Fd:
+
     def __init__(self, fd):
         self._fd = fd
 

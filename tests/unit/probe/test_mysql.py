@@ -143,8 +143,9 @@ def test_the_password_is_never_in_the_words():
 @pytest.mark.parametrize("garbage", [
     b"220 mail.example.org ESMTP\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\0\x02\x02\x46" * 3,
     packet(0, b""), packet(0, b"hello"), packet(0, b"\x0a5.5"), packet(0, b"\x0a5.5\0"),
-    packet(0, b"\x095.5\0" + bytes(60)),
-    greeting(capabilities=0x0f), b"\xff\xff\xff\x00" + bytes(70000)])
+    packet(0, b"\x095.5\0" + bytes(60)), packet(0, b"\x09" + greeting()[5:]),
+    greeting(capabilities=CAPABILITIES & ~0x200), greeting(capabilities=CAPABILITIES & ~0x8000),
+    b"\xff\xff\xff\x00" + bytes(70000)])
 def test_garbage_instead_of_a_greeting(garbage):
     seen, sent = feed(garbage)
     assert seen.how in (talk.NONSENSE, talk.CLOSED) and sent == b""
@@ -155,6 +156,18 @@ def test_garbage_instead_of_a_greeting(garbage):
                                     packet(2, b"\x01\x03"), packet(2, b"\x01\x09"), b"\xff\xff\xff\x02"])
 def test_garbage_instead_of_an_answer(answer):
     assert feed(greeting(), answer)[0].how == talk.NONSENSE
+
+
+def test_garbage_instead_of_a_pong():
+    seen, sent = feed(greeting(), packet(2, OK), packet(1, b"\x42"))
+    assert seen.how == talk.NONSENSE and sent.endswith(PING + QUIT)
+
+
+def test_refused_after_the_fast_login():
+    seen, _ = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x03"), error(3, 1049, b"no database"))
+    assert seen.how == talk.DENIED
+    seen, _ = feed(greeting(b"caching_sha2_password"), packet(2, b"\x01\x03"), packet(3, b"\x42"))
+    assert seen.how == talk.NONSENSE
 
 
 @pytest.mark.parametrize("chunks, awaited", [

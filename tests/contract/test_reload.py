@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""reload: the same process reads its configuration again, and only when a HUP does not harm it."""
+import pytest
+
+from world import DAEMONS, wait_for
+
+from .looks import CLIENTS, lines, says, serve, together
+
+every_daemon = pytest.mark.parametrize("name", DAEMONS)
+
+
+@every_daemon
+def test_the_same_pid_and_the_changed_log_level_in_effect(world, name):
+    """A daemon that takes a HUP says so in its log as a warning (level 3)."""
+    log = "/var/log/kopano/%s.log" % name
+    world.write_config(name, log_level="1")
+    serve(world, "server", name)
+    pid = world.main_pid(name)
+    says(world.agent(name, "reload"), 0)
+    says(world.agent(name, "monitor"), 0)
+    quiet = len(lines(log))
+    world.write_config(name, log_level="5")
+    says(world.agent(name, "reload"), 0)
+    wait_for(lambda: len(lines(log)) > quiet, 5, "nothing new in " + log)
+    says(world.agent(name, "monitor"), 0)
+    assert world.main_pid(name) == pid
+
+
+@every_daemon
+def test_not_running_is_1(world, name):
+    says(world.agent(name, "reload"), 1)
+    says(world.agent(name, "reload-agent"), 1)
+    assert world.gone(name)
+
+
+def test_a_server_that_waits_for_its_database_is_not_reloaded(world):
+    """A HUP would kill it."""
+    world.database.kill()
+    started = world.start_daemon("server")
+    wait_for(lambda: world.agent("server", "monitor", level=0).rc == 0)
+    says(world.agent("server", "reload", timeout=5), 1)
+    says(world.agent("server", "monitor", level=0), 0)
+    assert started.rc is None
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_daemon_that_does_not_serve_yet_is_not_reloaded(world, name):
+    world.fault(name, "slow-start", 3)
+    started = world.start_daemon(name)
+    wait_for(lambda: world.agent(name, "monitor", level=0).rc == 0)
+    says(world.agent(name, "reload", timeout=4), 1)
+    world.wait_ready(name) if name in ("gateway", "ical", "monitor") else wait_for(
+        lambda: world.agent(name, "reload", timeout=4).rc == 0, 10)
+    assert started.rc is None
+
+
+def test_a_daemon_that_is_being_stopped_is_not_reloaded(world):
+    serve(world, "gateway")
+    world.hold("imap")
+
+    def reload_meanwhile():
+        wait_for(lambda: world.agent("gateway", "monitor", level=10, timeout=2).rc != 0, 5)
+        return world.agent("gateway", "reload", timeout=3)
+
+    stopped, reloaded = together(lambda: world.agent("gateway", "stop", timeout=60, params={"stop_escalate": 6}), reload_meanwhile)
+    says(stopped, 0)
+    says(reloaded, 1)
+
+
+def test_a_frozen_daemon_is_not_reloaded(site):
+    site.freeze("ical")
+    says(site.agent("ical", "reload", timeout=5), 1)
+
+
+@every_daemon
+def test_reload_agent_is_0_and_touches_nothing(site, name):
+    pid = site.main_pid(name)
+    log = len(lines("/var/log/kopano/%s.log" % name))
+    says(site.agent(name, "reload-agent", params={"stop_escalate": "33"}), 0)
+    assert site.main_pid(name) == pid
+    assert len(lines("/var/log/kopano/%s.log" % name)) == log

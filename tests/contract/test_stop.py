@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""stop: 0 only when nothing of the instance is left; pressing on step by step, and never on what must not be pressed."""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import time
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from world import DAEMONS, wait_for
+
+from .looks import Mta, lines, run, says, serve, start, state_of, together
+
+every_daemon = pytest.mark.parametrize("name", DAEMONS)
+
+
+def stop(world, name, timeout=60, rc=0, **how):
+    """Stop a daemon by its agent; with rc 0 nothing of it may be left."""
+    result = says(world.agent(name, "stop", timeout=timeout, **how), rc)
+    if rc == 0:
+        assert world.gone(name)
+    return result
+
+
+@every_daemon
+def test_not_running_is_0(world, name):
+    stop(world, name)
+    stop(world, name, params={"config": "/srv/none.cfg", "binary": "/srv/none/kopano"})
+
+
+@every_daemon
+def test_an_idle_daemon_ends_at_once_and_stop_with_it(world, name):
+    serve(world, "server", name)
+    pids = world.pids(name)
+    result = stop(world, name)
+    assert result.took < 4
+    assert not [pid for pid in pids if state_of(pid) not in ("", "Z")]
+    says(world.agent(name, "monitor"), 7)
+    says(world.agent(name, "monitor", interval=0), 7, probe=True)
+    stop(world, name)
+
+
+def test_stop_returns_within_100_ms_of_the_last_process(world):
+    took = []
+    for _ in range(4):
+        start(world, "gateway")
+        pid = world.main_pid("gateway")
+        world.hold("imap")                      # so that there is something to wait for
+        result = []
+
+        def end():
+            result.append(world.agent("gateway", "stop", timeout=30, params={"stop_escalate": 1}))
+            result.append(time.monotonic())
+
+        gone = together(lambda: wait_for(lambda: not state_of(pid) and time.monotonic(), 20), end)[0]
+        says(result[0], 0)
+        world.release()
+        took.append(result[1] - gone)
+        if took[-1] < 0.1:
+            return
+    raise AssertionError("stop came back so many seconds after the last process: %r" % took)
+
+
+@every_daemon
+def test_a_frozen_daemon_ends_quickly(world, name):
+    serve(world, "server", name)
+    world.freeze(name)
+    assert stop(world, name).took < 5
+
+
+@every_daemon
+def test_a_zombie_is_no_process(world, name):
+    started = world.start_daemon(name, reap=False)
+    wait_for(lambda: world.agent(name, "monitor", level=0).rc == 0)
+    for pid in world.pids(name):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: state_of(started.pid) == "Z")
+    assert stop(world, name).took < 4
+    started.reap()
+
+
+# ---- steps
+
+def test_a_daemon_that_ignores_term_is_killed_5_s_after_the_second(world):
+    serve(world, *DAEMONS)
+    for name in DAEMONS:
+        world.fault(name, "no-term")
+    wait_for(lambda: not any(_catches_term(world.main_pid(name)) for name in DAEMONS))
+    found = together(*[lambda name=name: world.agent(name, "stop", timeout=30, params={"stop_escalate": 1},
+                                                     env={"HA_LOGFILE": "/run/ha.log"}) for name in DAEMONS])
+    for name, result in zip(DAEMONS, found):
+        says(result, 0)
+        assert 6 <= result.took < 8, "%s: %r" % (name, result)
+        assert world.gone(name)
+    assert len([line for line in lines("/run/ha.log") if "kill" in line]) >= len(DAEMONS)
+
+
+def _catches_term(pid):
+    with open("/proc/%d/status" % pid, encoding="utf-8") as file:
+        return bool(int(re.search(r"SigCgt:\s*(\w+)", file.read()).group(1), 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_the_second_term_ends_a_drain(world):
+    """gateway waits 10 s for its clients, dagent 30 s; a second TERM ends them at once."""
+    world.write_config("dagent", process_model="thread")
+    serve(world, "server", "dagent", "gateway")
+    world.hold("imap")
+    world.hold("lmtp")
+    gateway, dagent = together(
+        lambda: world.agent("gateway", "stop", timeout=60, params={"stop_escalate": 2}),
+        lambda: world.agent("dagent", "stop", timeout=60, params={"stop_escalate": 3}))
+    assert 2 <= says(gateway, 0).took < 4
+    assert 3 <= says(dagent, 0).took < 5
+    assert world.gone("gateway") and world.gone("dagent")
+
+
+def test_a_server_whose_requests_hang_with_the_database_goes_with_the_second_term(world):
+    serve(world, "server")
+    world.database.freeze()
+    says(world.agent("server", "monitor", level=20, timeout=3), 190)     # one request hangs
+    result = stop(world, "server", params={"stop_escalate": 2})
+    assert 2 <= result.took < 5
+
+
+@pytest.mark.parametrize("name, seconds", (("server", 60), ("dagent", 35), ("spooler", 70), ("gateway", 15), ("ical", 35)))
+def test_the_second_term_comes_after_the_daemons_own_drain(name, seconds):
+    parameter = ET.fromstring(run(name, "meta-data").out).find("parameters/parameter[@name='stop_escalate']/content")
+    assert int(parameter.get("default")) == seconds
+
+
+@pytest.mark.parametrize("name, timeout, advised", (("gateway", 6, 20), ("server", 7, 65), ("spooler", 5, 75)))
+def test_a_short_timeout_compresses_the_steps_and_a_warning_names_the_advised_one(world11, name, timeout, advised):
+    serve(world11, "server", name)
+    world11.fault(name, "no-term")
+    wait_for(lambda: not _catches_term(world11.main_pid(name)))
+    log = "/run/compressed-%s.log" % name
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(log)
+    result = stop(world11, name, timeout=timeout, env={"HA_LOGFILE": log})
+    assert result.took < timeout
+    said = [line for line in lines(log) if "timeout" in line]
+    assert len(said) == 1, lines(log)
+    assert max(int(number) for number in re.findall(r"(\d+) ?s\b", said[0])) >= advised, said
+
+
+def test_the_advised_timeout_needs_no_warning(world11):
+    serve(world11, *DAEMONS)
+    for name in reversed(DAEMONS):
+        actions = ET.fromstring(run(name, "meta-data").out).findall("actions/action[@name='stop']")
+        timeout = int(actions[0].get("timeout").rstrip("s"))
+        stop(world11, name, timeout=timeout, env={"HA_LOGFILE": "/run/advised.log"})
+    assert not [line for line in lines("/run/advised.log") if "timeout" in line]
+
+
+# ---- children
+
+def test_children_of_the_fork_model_end_too(world):
+    names = ("dagent", "gateway", "ical")
+    for name in names:
+        world.write_config(name, process_model="fork")
+    serve(world, "server", *names)
+    world.hold("lmtp")
+    world.hold("imap")
+    world.hold("caldav", greeting=False).send(b"OPTIONS / HT")
+    wait_for(lambda: all(len(world.pids(name)) >= 2 for name in names))
+    for result in together(*[lambda name=name: world.agent(name, "stop", timeout=60) for name in names]):
+        says(result, 0)
+    assert all(world.gone(name) for name in names)
+
+
+@pytest.mark.parametrize("model", ("fork", "thread"))
+def test_a_mail_that_is_being_sent_gets_the_time_it_needs(world, model):
+    world._standin("submit")
+    world.write_config("spooler", process_model=model)
+    serve(world, "server", "spooler")
+    with Mta() as mta:
+        world.submit("alice", "bob@example.org", "on its way")
+        mta.wait_for_client()
+        escalate = 1 if model == "fork" else 20         # a thread goes with its process
+
+        def finish():
+            wait_for(lambda: state_of(main) != "S" or time.monotonic() > begun + 3, 10)
+            time.sleep(max(0, begun + 3 - time.monotonic()))    # KILL would have come at 1 + 5 s, the second TERM at 1 s
+            assert mta.clients == 1 and not mta.mails
+            mta.greet()
+
+        main, begun = world.main_pid("spooler"), time.monotonic()
+        result = together(lambda: stop(world, "spooler", timeout=40, params={"stop_escalate": escalate}), finish)[0]
+        assert result.took >= 3
+        assert len(mta.mails) == 1 and b"on its way" in mta.mails[0]
+    start(world, "spooler")
+    wait_for(lambda: world.ready("spooler"))
+    assert not world.database_rows("SELECT id FROM outgoing") if hasattr(world, "database_rows") else True
+
+
+# ---- with nothing to hold on to
+
+@every_daemon
+def test_stop_works_without_config_and_with_parameters_that_are_wrong(world, name):
+    serve(world, "server", name)
+    os.unlink(world.config(name))
+    wrong = {"stop_escalate": "soon", "options": "'open", "listen": "ftp://host", "tls_verify": "perhaps", "pidfile": "x"}
+    if name == "server":
+        wrong.pop("pidfile")
+    result = stop(world, name, params=wrong)
+    assert result.took < 5
+
+
+@every_daemon
+def test_stop_works_without_the_binary(world, name):
+    if world.real:
+        pytest.skip("would delete the real %s" % world.binary(name))
+    serve(world, "server", name)
+    shutil.move(world.binary(name), world.binary(name) + ".away")
+    try:
+        for entry in os.listdir(world.rsctmp):
+            os.unlink(os.path.join(world.rsctmp, entry))
+        pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and _executable(pid).startswith(world.binary(name))]
+        assert pids
+        says(world.agent(name, "monitor"), 0) if name != "dagent" else None
+        says(world.agent(name, "stop", timeout=60), 0)
+        assert not [pid for pid in pids if _executable(pid)]
+    finally:
+        shutil.move(world.binary(name) + ".away", world.binary(name))
+
+
+def _executable(pid):
+    try:
+        return os.readlink("/proc/%s/exe" % pid)
+    except OSError:
+        return ""
+
+
+def test_two_stops_at_the_same_moment_are_both_0(world):
+    serve(world, "server", "gateway")
+    world.hold("imap")
+    for result in together(*[lambda: world.agent("gateway", "stop", timeout=60, params={"stop_escalate": 1})] * 2):
+        says(result, 0)
+    assert world.gone("gateway")
+
+
+# ---- a schema upgrade
+
+def test_a_schema_upgrade_is_recognised_waited_for_and_never_interrupted(world):
+    world.fault("server", "upgrade", 60)
+    begun = time.monotonic()
+    says(world.agent("server", "start", timeout=40), 0)
+    assert 5 <= time.monotonic() - begun < 8
+    pid = world.main_pid("server")
+    for level in (10, 20):
+        says(world.agent("server", "monitor", level=level), 190, "upgrad", str(pid))
+    says(world.agent("server", "monitor", interval=0), 190, "upgrad")
+    says(world.agent("server", "monitor", level=0), 0)
+    says(world.agent("server", "reload"), 1)
+    says(world.agent("server", "start", timeout=30), 0)
+    for timeout in (7, 6):
+        result = says(world.agent("server", "stop", timeout=timeout), 1, "upgrad", str(pid))
+        assert timeout - 5.5 < result.took < timeout - 4
+        assert world.main_pid("server") == pid, "a second TERM kills"
+        says(world.agent("server", "monitor"), 190, "upgrad")
+
+    def finish():
+        wait_for(lambda: time.monotonic() > begun)
+        world.fault("server", None)
+
+    result = together(lambda: world.agent("server", "stop", timeout=40), finish)[0]
+    says(result, 0)
+    assert world.gone("server")
+    assert not os.path.exists("/tmp/kopano-upgrade-lock"), "the upgrade was not finished"
+
+
+def test_somebody_elses_lock_file_is_no_upgrade(world11):
+    with open("/tmp/kopano-upgrade-lock", "w", encoding="ascii"):
+        pass
+    world11.fault("server", "slow-start", 30)
+    says(world11.agent("server", "start", timeout=8), 1)
+    assert "upgrad" not in says(world11.agent("server", "monitor", timeout=3), (1, 190)).reason
+    result = stop(world11, "server", params={"stop_escalate": 1}, timeout=20)
+    assert result.took < 9
+    os.unlink("/tmp/kopano-upgrade-lock")
