@@ -24,7 +24,6 @@ class Peer:
         self.script, self.tls = script, tls
         self.over = threading.Event()
         self.heard = bytearray()            # what hear() has got
-        self.connections = 0
         self._threads = []
         if path:
             self.listener = socket.socket(socket.AF_UNIX)
@@ -76,7 +75,6 @@ class Peer:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            self.connections += 1
             thread = threading.Thread(target=self._handle, args=(connection,))
             thread.start()
             self._threads.append(thread)

@@ -296,6 +296,7 @@ class World:
         self.tls = tls
         self.rsctmp = "/run/resource-agents"
         os.makedirs(self.rsctmp, exist_ok=True)
+        self._sweep()
         self.database = Database(os.path.join(self.prefix, "mysql"))
         self.settings = {name: self._default_settings(name) for name in DAEMONS}
         if tls:
@@ -556,17 +557,21 @@ class World:
                 self.clear_faults(name)
         for name in DAEMONS:
             self.kill_daemon(name)
-        for folder in (self.run, self.log, self.rsctmp):
-            for path in glob.glob(folder + "/*") + glob.glob(folder + "/.[!.]*"):
-                shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink("/tmp/kopano-upgrade-lock")
+        self._sweep()
         self.settings = {name: dict(values) for name, values in self._pristine.items()}
         for name in DAEMONS:
             self.write_config(name)
         if self.database.started:
             self.database.start()
             self.database.thaw()
+
+    def _sweep(self):
+        """Remove what daemons and agents left behind."""
+        for folder in (self.run, self.log, self.rsctmp):
+            for path in glob.glob(folder + "/*") + glob.glob(folder + "/.[!.]*"):
+                shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("/tmp/kopano-upgrade-lock")
 
     def close(self):
         """End everything; the world can't be used any more."""

@@ -87,15 +87,16 @@ def _launch(call, instance):
     if executable is None:
         return None, None, Verdict(verdict.INSTALLED, "%s: no such executable; is Kopano installed on this node?"
                                    % call.value("binary"))
-    words = call.agent.foreground + ["-c", instance.config] + _split(call.value("options"))
+    options = _split(call.value("options"))
+    words = call.agent.foreground + ["-c", instance.config] + options
     environment = _environment(call.env)
     try:
-        settings = kopano_cfg.Settings(call.agent.name, _accepted(call, instance, executable), instance.config,
-                                       environment)
+        settings = kopano_cfg.Settings(call.agent.name, _accepted(call, instance, executable, options),
+                                       instance.config, environment)
         where = settings.endpoints()
-        server = str(settings.server()) if call.agent.name != "server" else None
     except kopano_cfg.ConfigError as err:
         return None, None, Verdict(verdict.INSTALLED, str(err))
+    server = _server(call, settings)
     _make_directories(call, settings, where)
     taken = _taken(where)
     if taken:
@@ -115,19 +116,29 @@ def _launch(call, instance):
     return child, last, None
 
 
-def _accepted(call, instance, executable):
+def _server(call, settings):
+    """URL (text) of the server that a client daemon is configured for; None when that can't be told."""
+    from kopano_ocf import kopano_cfg
+    try:
+        return None if call.agent.name == "server" else str(settings.server())
+    except kopano_cfg.ConfigError as err:
+        call.note(str(err))                 # no daemon refuses to start for it
+        return None
+
+
+def _accepted(call, instance, executable, options):
     """The settings in the daemon's own words; by our own parser when it is too old to be asked.
 
     Raises kopano_cfg.ConfigError when there is no file or the daemon rejects it.
     """
     from kopano_ocf import kopano_cfg
-    own = kopano_cfg.read(instance.config)
-    until = min(call.deadline, time.monotonic() + 10)
+    role = [word for word in call.agent.foreground if word in call.agent.role]
+    if not os.path.isfile(instance.config):
+        kopano_cfg.read(instance.config)    # says what it is instead; a daemon would hang on a FIFO
     try:
-        return kopano_cfg.dump(executable, instance.config, [word for word in call.agent.foreground if word == "-l"],
-                               until)
+        return kopano_cfg.dump(executable, instance.config, role + options, min(call.deadline, time.monotonic() + 10))
     except kopano_cfg.Unasked:
-        return own
+        return kopano_cfg.read(instance.config)
 
 
 def _split(text):
@@ -296,7 +307,8 @@ def _daemonized(instance):
 def _serving(call, instance, main):
     """A short monitor at depth 10, of which silence only means 'not yet'."""
     kept = call.deadline, call.by_hand
-    call.deadline = min(call.deadline, time.monotonic() + SLICE)
+    # what is kept back is for the question to the database, when time is up
+    call.deadline = min(call.deadline - call.reserve, time.monotonic() + SLICE)
     call.by_hand = False
     try:
         return _short_look(call, instance, main)

@@ -248,12 +248,14 @@ class Lab:
     # ---- what the cluster says -------------------------------------------------------------------------
 
     def status(self, node=None):
-        """crm_status.Status as `node` (or any living one) sees it, None while it has no word from a DC."""
-        asked = node or next((member for member in self if member.alive()), None)
-        if asked is None or not asked.alive():
-            return None
-        words = asked.run(["crm_mon", "-1", "--output-as=xml"], check=False, timeout=20).stdout
-        return crm_status.parse(words)
+        """crm_status.Status as `node` (or the first that has one) sees it, None while nobody knows of a DC."""
+        for asked in [node] if node else self:
+            if asked.alive():
+                words = asked.run(["crm_mon", "-1", "--output-as=xml"], check=False, timeout=20).stdout
+                status = crm_status.parse(words)
+                if status:
+                    return status
+        return None
 
     def wait_online(self, timeout=90, node=None):
         """Until every node is a member, and the partition has quorum."""
@@ -285,9 +287,8 @@ class Lab:
 
         def idle():
             status = self.status(node)
-            asked = node or next(member for member in self if member.alive())
-            looks.append(bool(status) and not status.unclean and
-                         "S_IDLE" in asked.run(["crmadmin", "--status", status.dc], check=False).stdout)
+            looks.append(bool(status) and not status.unclean and self[status.dc].alive() and
+                         "S_IDLE" in self[status.dc].run(["crmadmin", "--status", status.dc], check=False).stdout)
             return looks[-2:] == [True, True]
         wait_for(idle, timeout, "the cluster is idle", every=0.25)
 

@@ -2,6 +2,7 @@
 """What the contract's tests look at and do, in their own words."""
 import concurrent.futures
 import os
+import pwd
 import socket
 import subprocess
 import threading
@@ -62,8 +63,12 @@ def serve(world, *names, **how):
 
 def run(name, *words, env=None, user=None, timeout=20):
     """Run an agent with just these words and variables, as people do; its output by pipe. A Result."""
-    done = subprocess.run([os.path.join(AGENTS, name), *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
-                          env=env or {}, user=user, group=user, extra_groups=[] if user else None, cwd="/", check=False)
+    who = {}
+    if user:
+        entry = pwd.getpwnam(user)
+        who = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    done = subprocess.run([os.path.join(AGENTS, name), *words], stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=timeout, env=env or {}, cwd="/", check=False, **who)
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode(), 0.0)
 
 

@@ -125,7 +125,7 @@ def test_what_may_be_wrong_with_the_page(webapp_is, state, match, how, words):
 
 def test_a_page_that_hangs(webapp_is):
     webapp_is("hang")
-    seen = webapp.page(URL, "", soon(0.7))
+    seen = webapp.page(URL, "", soon(2))
     assert seen.how == talk.SILENT and URL in seen.words
 
 

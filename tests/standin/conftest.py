@@ -12,6 +12,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "generations(8, 9, 11): which stand-ins a test is for; default: all")
     config.addinivalue_line("markers", "slow: waits for half a minute or more, as the daemons do")
 
 
@@ -23,9 +24,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="proves the stand-ins; KOPANO_SBIN names real daemons"))
 
 
-@pytest.fixture(scope="session", params=(8, 9, 11), ids=lambda number: "g%d" % number)
-def generation(request):
-    return request.param
+def pytest_generate_tests(metafunc):
+    if "generation" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("generations")
+        numbers = marker.args if marker else (8, 9, 11)
+        names = ["g%d" % number for number in numbers]
+        metafunc.parametrize("generation", numbers, ids=names, scope="session")
 
 
 @pytest.fixture

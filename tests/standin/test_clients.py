@@ -13,6 +13,9 @@ import pytest
 
 from world import PORTS, wait_for
 
+# generation 9 is in test_start.py, as far as it differs from 11
+pytestmark = pytest.mark.generations(8, 11)
+
 READY = b"220 2.1.5 LMTP server is ready\r\n"
 FAILED = b"421 internal error: GetSession failed\r\n"
 
@@ -192,8 +195,6 @@ def test_no_more_than_lmtp_max_threads(world):
 
 @pytest.mark.slow
 def test_one_leaked_slot_makes_term_take_30_seconds(mail):
-    if mail.generation == 9:
-        pytest.skip("as in 11")
     mail.up("dagent")
     mail.kill_daemon("server")
     with connect("lmtp") as sock:
@@ -202,9 +203,8 @@ def test_one_leaked_slot_makes_term_take_30_seconds(mail):
 
 
 @pytest.mark.slow
+@pytest.mark.generations(11)
 def test_gateway_waits_10_seconds_for_idle_clients(mail):
-    if mail.generation != 11:
-        pytest.skip("once is enough")
     mail.up("gateway")
     mail.hold("imap")
     check_drain(mail, "gateway", 10, "imap")
@@ -253,9 +253,8 @@ def test_second_term_kills_at_once(mail):
         assert not started or started[0].wait(1) == -signal.SIGTERM
 
 
+@pytest.mark.generations(8)
 def test_children_of_a_killed_dagent_live_on(mail):
-    if mail.generation != 8:
-        pytest.skip("has no children")
     mail.up("dagent")
     client = mail.hold("lmtp")
     main = mail.main_pid("dagent")
@@ -554,11 +553,10 @@ def test_spooler_waits_for_mails_being_sent(mail, relay):
 
 
 @pytest.mark.slow
+@pytest.mark.generations(11)
 def test_a_minute(mail):
     """dagent's idle limit; the spooler notices a dead server at its tick and is back soon "
     "after its return."""
-    if mail.generation != 11:
-        pytest.skip("once is enough")
     mail.up("dagent", "spooler")
     began = time.monotonic()
     idle = mail.hold("lmtp")

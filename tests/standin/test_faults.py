@@ -20,11 +20,13 @@ STARTS = {
 }
 
 
+# faults don't depend on the generation
+pytestmark = pytest.mark.generations(11)
+
+
 @pytest.fixture
-def world(generation, request):
-    """All that listen. dagent's fork model has to follow faults too; else the generation does not matter."""
-    if generation != 11 and not (generation == 8 and "dagent" in request.node.name):
-        pytest.skip("as in 11")
+def world(generation):
+    """All that listen."""
     made = World.shared(generation, tls=True)
     made.up("server", "dagent", "gateway", "ical")
     yield made
@@ -252,3 +254,12 @@ def test_command_line(world):
     assert fault("gateway").stdout == "hang @143\n"
     assert fault("gateway", "none").returncode == 0
     wait_for(lambda: healthy("imap"), 5, "none")
+
+
+@pytest.mark.generations(8)
+def test_fork_model_follows_faults(world):
+    world.fault("dagent", "hang")
+    with ask("lmtp") as sock:
+        assert said(sock, 0.3) == (b"", False)
+        world.fault("dagent", None)
+        assert said(sock, 2, b"220")[0].startswith(b"220 ")

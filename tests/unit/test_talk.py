@@ -294,12 +294,17 @@ def resolver(monkeypatch):
 
 def test_a_name_is_resolved_without_blocking_the_others(resolver):
     slow = resolver("127.0.0.1")
-    with Peer(IMAP) as peer:
-        threading.Timer(0.3, slow.let_go.set).start()
+
+    def script(connection, peer):
+        IMAP(connection, peer)
+        # the name is found only when the other has had its answer
+        slow.let_go.set()
+
+    with Peer(script) as peer:
         by_name, by_number = run([(peer.endpoint("imap", "mail.example.com"), imap.noop),
-                                  (peer.endpoint("imap"), imap.noop)], soon(10))
+                                  (peer.endpoint("imap"), imap.noop)], soon(15))
     assert (by_name.how, by_number.how) == (talk.FINE, talk.FINE)
-    assert by_number.took < 0.25 < by_name.took
+    assert by_number.took < by_name.took
 
 
 def test_a_resolver_that_hangs_does_not_hold_up_the_deadline(resolver):
@@ -334,6 +339,12 @@ def test_the_next_address_of_a_name_is_tried(resolver):
         assert one(peer.endpoint("imap", "mail.example.com")).how == talk.FINE
 
 
+def test_of_several_addresses_the_most_telling_failure_is_told(resolver):
+    for hosts in (("127.0.0.1", "192.0.2.77"), ("192.0.2.77", "127.0.0.1")):
+        resolver(*hosts).let_go.set()
+        assert one(Endpoint("imap", False, "mail.example.com", free_port())).how == talk.REFUSED
+
+
 def test_a_name_of_another_host_is_not_connected_to(resolver):
     resolver("192.0.2.77").let_go.set()
     assert one(Endpoint("imap", False, "mail.example.com", 143)).how == talk.NOT_HERE
@@ -345,9 +356,9 @@ def test_a_silent_service_delays_no_other():
     hung = dialogue(b"")
     with Peer(hung) as silent, Peer(IMAP) as healthy:
         first, second, third = run(
-            [(peer.endpoint("imap"), imap.noop) for peer in (silent, healthy, silent)], soon(0.4))
+            [(peer.endpoint("imap"), imap.noop) for peer in (silent, healthy, silent)], soon(1))
     assert [first.how, second.how, third.how] == [talk.SILENT, talk.FINE, talk.SILENT]
-    assert second.took < 0.3
+    assert second.took < 0.9
     assert "waited for the IMAP greeting, 0 bytes had come" in first.words
 
 
@@ -365,6 +376,16 @@ def test_a_reset_is_told():
     with Peer(script) as peer:
         seen = one(peer.endpoint("imap"))
     assert seen.how == talk.CLOSED and "reset" in seen.words
+
+
+def test_a_probe_with_a_defect_leaves_nothing_open():
+    def defective(wire):
+        yield from wire.line("the greeting")
+        raise RuntimeError("a defect")
+
+    with Peer(IMAP) as peer, Peer(dialogue(b"")) as silent:
+        with pytest.raises(RuntimeError):
+            run([(silent.endpoint("imap"), imap.noop), (peer.endpoint("imap"), defective)], soon(10))
 
 
 def test_last_words_before_the_end_count():
@@ -551,7 +572,7 @@ def test_what_is_not_tls(script, how, words):
 def test_a_service_that_wants_a_client_certificate_denies(certs):
     context = server_side(certs["good"])
     context.load_verify_locations(certs["ca"].pem)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED     # noqa: V101
     if not getattr(ssl, "HAS_TLSv1_3", False):
         pytest.skip("only TLS 1.3 tells it so clearly")
     with Peer(IMAP, tls=context) as peer:

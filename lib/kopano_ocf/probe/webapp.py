@@ -78,7 +78,7 @@ def _bounded(work, url, deadline, ca_file, tls_verify):
         os.close(its)
         its = -1
         heard = b""
-        waiting_for = "WebApp"
+        waiting_for = "the web server"
         ended = False
         while not ended:
             left = deadline - time.monotonic()
@@ -202,7 +202,7 @@ class _Browser:
             raise _Problem(UNREACHABLE, "'%s' is not a URL of a web page" % _plain(url))
         self.session = requests.Session()
         # no proxy, no netrc, no CA bundle from the environment
-        self.session.trust_env = False
+        self.session.trust_env = False      # noqa: V101
         self.session.verify = (ca_file or True) if tls_verify else False
         self.session.headers.update({
             "User-Agent": "kopano-ocf", "Accept": "text/html, */*", "Accept-Encoding": "identity"})
@@ -219,7 +219,7 @@ class _Browser:
         class Unverified(urllib3.connectionpool.HTTPSConnectionPool.ConnectionCls):
             def connect(self):
                 # else all of the system's CAs are read, to no avail
-                self.ssl_context = urllib3.util.ssl_.create_urllib3_context(cert_reqs=0)
+                self.ssl_context = urllib3.util.ssl_.create_urllib3_context(cert_reqs=0)  # noqa: V101
                 super(Unverified, self).connect()
                 from kopano_ocf import tls
                 browser.wrong = tls.judge(self.sock.getpeercert(True) or b"", time.time())

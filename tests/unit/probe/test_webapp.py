@@ -48,13 +48,13 @@ def serve():
 
     def make(answer):
         class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+            protocol_version = "HTTP/1.1"       # noqa: V107
 
             def handle_one_request(self):
                 try:
                     http.server.BaseHTTPRequestHandler.handle_one_request(self)
                 except OSError:
-                    self.close_connection = True
+                    self.close_connection = True        # noqa: V101
 
             def do_GET(self):
                 status, headers, body = answer(self)
@@ -69,11 +69,11 @@ def serve():
 
             do_POST = do_GET
 
-            def log_message(self, *_):
+            def log_message(self, *_):      # noqa: V103,V105
                 pass
 
         class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-            daemon_threads = True
+            daemon_threads = True       # noqa: V107
 
         server = Server(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -146,7 +146,7 @@ def test_a_match_of_ones_own(serve, match, status, headers, body, how):
 
 def test_an_expression_that_goes_astray_is_cut_off(serve):
     url = serve(always(200, "a" * 5000 + "!"))
-    seen = page(url, "(a+)+$", seconds=0.5)
+    seen = page(url, "(a+)+$", seconds=2)
     assert seen.how == talk.SILENT and "regular expression in match" in seen.words
 
 
@@ -224,7 +224,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 ])
 def test_web_servers_gone_wrong(script, how, words):
     with Peer(script) as peer:
-        seen = page("http://127.0.0.1:%d/webapp/" % peer.port, seconds=1 if how == talk.SILENT else 20)
+        seen = page("http://127.0.0.1:%d/webapp/" % peer.port, seconds=2 if how == talk.SILENT else 20)
     assert seen.how == how and words in seen.words
 
 
@@ -351,7 +351,7 @@ def test_status(serve, code, body, how, words):
 
 def test_status_of_a_silent_server():
     with Peer(raw(b"", "hold")) as peer:
-        seen = webapp.status("http://127.0.0.1:%d/server-status?auto" % peer.port, time.monotonic() + 0.5)
+        seen = webapp.status("http://127.0.0.1:%d/server-status?auto" % peer.port, time.monotonic() + 2)
     assert seen.how == talk.SILENT and "Apache's status" in seen.words
 
 
@@ -453,6 +453,6 @@ def test_a_login_that_hangs(serve):
             let_go.wait(10)
         return 200, (), FORM % ""
 
-    seen = log_in(serve(answer), seconds=0.7)
+    seen = log_in(serve(answer), seconds=2)
     let_go.set()
     assert seen.how == talk.SILENT and "the answer to the login" in seen.words
