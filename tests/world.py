@@ -385,7 +385,7 @@ class World:
         os.chmod(self.certificate, 0o640)
         shutil.chown(self.certificate, "root", "kopano")
         self.settings["server"].update(server_listen_tls="*:237", server_ssl_key_file=self.certificate,
-                                       server_ssl_key_pass="")
+                                       server_ssl_key_pass="", server_ssl_ca_file="")
         for name, more in (("gateway", {"imaps_listen": "*:993",
                                         "pop3s_listen": "*:995"}), ("ical", {"icals_listen": "*:8443"})):
             self.settings[name].update(more, ssl_certificate_file=self.certificate,

@@ -12,6 +12,7 @@ UPGRADE_RECOGNISED = 5.0    # seconds a schema upgrade must last before start ca
 LAUNCH_LASTS = 12.0         # seconds at most from start's look for a daemon to its own one; --dump-config takes most
 KILL_AFTER = 5.0            # seconds from the second SIGTERM to SIGKILL
 PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
+DYING_LASTS = 3.0           # seconds that a killed process may take to give up its sockets
 SLICE = 2.0                 # seconds that a question waits before the daemon itself is looked at again
 _POLL = 0.05
 _PIPE_LIMIT = 65536
@@ -189,13 +190,19 @@ def _make_directories(call, settings, where):
 def _taken(where):
     """Who listens already where the daemon is going to, in words; "" when nobody does.
 
-    A second kopano-server would steal the first one's socket file without a word.
+    A second kopano-server would steal the first one's socket file without a word.  A process that was killed
+    a moment ago loses its name before its sockets: that one is waited for.
     """
     for entry in where:
-        owners = process.listener_of(entry.host, entry.port, entry.path)
-        if owners:
-            return "%s is taken by process %d (%s); stop it or change the configuration" % (
-                entry, owners[0].pid, owners[0].comm)
+        until = time.monotonic() + DYING_LASTS
+        while True:
+            taken, owners = process.listener_of(entry.host, entry.port, entry.path)
+            if not taken or any(owner.exe for owner in owners) or time.monotonic() >= until:
+                break
+            time.sleep(_POLL)
+        if taken:
+            who = "process %d (%s)" % (owners[0].pid, owners[0].comm) if owners else "a process outside our view"
+            return "%s is taken by %s; stop it or change the configuration" % (entry, who)
     return ""
 
 

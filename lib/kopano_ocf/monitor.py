@@ -54,21 +54,8 @@ def ask(call, where, probe, deadline, local_only=True):
 
 
 def ask_local(call, instance, main, probe, deadline):
-    """Probe all endpoints of the daemon.
-
-    A listener bound to a network device other than lo can't be reached from its own host;
-    of such a one only the listening socket is looked at.
-    """
-    where = instance.endpoints(main)
-    far = [entry for entry in where if entry.device not in ("", "lo")]
-    pairs = ask(call, [entry for entry in where if entry not in far], probe, deadline)
-    if far:
-        from kopano_ocf import process
-        ports = set(port for _, port in process.listening(main)[0])
-        for entry in far:
-            how, words = (talk.FINE, "listens") if entry.port in ports else (talk.REFUSED, "nothing listens")
-            pairs.append((entry, talk.Seen(how, words)))
-    return pairs
+    """Probe all endpoints of the daemon."""
+    return ask(call, instance.endpoints(main), probe, deadline)
 
 
 # ---- server --------------------------------------------------------------------------------------------------------

@@ -177,10 +177,13 @@ class Lab:
         return self
 
     def boot(self):
-        """Switch on what is off, now."""
+        """Switch on what is off, and start the cluster software where it was stopped; now."""
         self.bmc.forget_boots()
         for node in self:
-            node.power_on()
+            if node.alive():
+                node.run(["lab-cluster", "start"])
+            else:
+                node.power_on()
 
     def down(self):
         """End every process of the lab and forget its files."""

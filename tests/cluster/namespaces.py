@@ -123,6 +123,6 @@ class LoopDevice:
     def close(self):
         """Let go of it; the kernel detaches it when nothing has it mounted any more."""
         if self.descriptor is not None:
-            command(["losetup", "--detach", self.path], check=False)    # again: any LOOP_SET_STATUS takes the mark off
+            command(["losetup", "--detach", self.path], check=False)    # in case the mark was lost
             os.close(self.descriptor)
             self.descriptor = None

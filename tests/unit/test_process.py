@@ -253,10 +253,11 @@ def test_listening_sockets_of_a_process(tmp_path):
     places, paths = process.listening(own)
     assert ("127.0.0.1", tcp.getsockname()[1]) in places and ("::1", six.getsockname()[1]) in places
     assert str(tmp_path / "s.sock") in paths
-    assert [entry.pid for entry in process.listener_of("127.0.0.1", tcp.getsockname()[1], "")] == [os.getpid()]
-    assert [entry.pid for entry in process.listener_of("*", tcp.getsockname()[1], "")] == [os.getpid()]
-    assert process.listener_of("127.0.0.2", tcp.getsockname()[1], "") == []
-    assert [entry.pid for entry in process.listener_of("", 0, str(tmp_path / "s.sock"))] == [os.getpid()]
+    port = tcp.getsockname()[1]
+    for place in ("127.0.0.1", port, ""), ("*", port, ""), ("", 0, str(tmp_path / "s.sock")):
+        taken, owners = process.listener_of(*place)
+        assert taken and [entry.pid for entry in owners] == [os.getpid()]
+    assert process.listener_of("127.0.0.2", port, "") == (False, [])
     for each in (tcp, six, unix):
         each.close()
     assert process.listening(own)[1].count(str(tmp_path / "s.sock")) == 0

@@ -289,6 +289,10 @@ def _page(browser, url, match):
         if matches(response, text):
             return Seen(FINE, "%s, as match demands" % line)
         return Seen(NONSENSE, "%s%s, but match does not match" % (line, _title(text)))
+    if response.status_code == 400 and response.url.startswith("http:"):
+        # index.php with INSECURE_COOKIES false, where nothing redirects
+        return Seen(NONSENSE, "%s: WebApp may refuse plain http (INSECURE_COOKIES); "
+                    "set url to its https address" % line)
     if response.status_code != 200:
         return Seen(NONSENSE, "%s%s" % (line, _title(text)))
     if wanted.search(text):

@@ -116,6 +116,7 @@ def test_a_login_form_is_fine(serve, body, match):
     (200, "<html><title>Index of /</title></html>", talk.NONSENSE, "200 OK 'Index of /', but no login form"),
     (200, "", talk.NONSENSE, "no login form"),
     (200, '<input name="password"><input name="username">', talk.NONSENSE, "no login form"),
+    (400, "", talk.NONSENSE, "set url to its https address"),
     (404, FORM % "", talk.NONSENSE, "404 Not Found"),
     (401, FORM % "", talk.NONSENSE, "401 Unauthorized"),
     (500, FORM % "", talk.NONSENSE, "500 Internal Server Error"),
