@@ -13,7 +13,7 @@ The command runs in Linux namespaces of its own (mount, network, pid, ipc, uts):
 * PID 1 reaps at once, as a real init does: daemons under test are orphaned to it;
 * when the command ends, or the thread that started the sandbox, every process in here dies too.
 
-The checkout stays visible and writable at its path, wherever that is.
+The checkout stays visible and writable at its path, wherever that is, and every user can read it.
 Runs on Python 3.6 and later.
 """
 
@@ -174,6 +174,7 @@ def _furnish():
         os.makedirs(path, exist_ok=True)
         _mount("/proc/self/fd/%d" % descriptor, path, None, MS_BIND | MS_REC)
         os.close(descriptor)
+    _let_in(CHECKOUT)
     for path, mode in DIRECTORIES.items():
         os.makedirs(path, exist_ok=True)
         os.chmod(path, mode)
@@ -222,6 +223,30 @@ def _keep():
         if covered and not any(path == done or path.startswith(done + "/") for done, _ in kept):
             kept.append((path, os.open(path, os.O_RDONLY | os.O_DIRECTORY)))
     return kept
+
+
+def _let_in(path):
+    """Lets every user reach `path`, whatever the modes on the way: agents and daemons also run as others than root.
+
+    A directory that only its owner may enter is covered by an open one with the same entries.
+    """
+    way = path.strip("/").split("/")
+    for top in ["/" + "/".join(way[:count]) for count in range(1, len(way) + 1)]:
+        if os.stat(top).st_mode & 0o5 == 0o5:
+            continue
+        closed = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+        _mount("tmpfs", top, "tmpfs", MS_NOSUID, "mode=0755")
+        for name in os.listdir(closed):
+            source, target = "/proc/self/fd/%d/%s" % (closed, name), "%s/%s" % (top, name)
+            if os.path.islink(source):
+                os.symlink(os.readlink(source), target)
+                continue
+            if os.path.isdir(source):
+                os.mkdir(target)
+            else:
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            _mount(source, target, None, MS_BIND | MS_REC)
+        os.close(closed)
 
 
 def _loopback_up():

@@ -2,10 +2,12 @@
 """What every other test relies on: a sandbox is a machine of its own, and nothing of it is left behind."""
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -110,16 +112,18 @@ def sleepers():
     return found
 
 
-def test_a_checkout_below_tmp_stays_visible(tmp_path):
-    os.makedirs(tmp_path / "k/tests")
-    copy = tmp_path / "k/tests/sandbox.py"
-    with open(sandbox.__file__) as original:
-        copy.write_text(original.read())
-    script = "import os; print(os.getcwd(), os.listdir('/tmp')); open('written', 'w')"
-    done = subprocess.run([sys.executable, copy, sys.executable, "-c", script], cwd=tmp_path / "k", timeout=30,
-                          capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "%s ['%s']" % (tmp_path / "k", tmp_path.parts[2])
-    assert (tmp_path / "k/written").exists()
+@pytest.mark.parametrize("top", ["/tmp", "/root", "/srv"])
+def test_a_checkout_is_visible_wherever_it_is_and_for_everybody(top):
+    with tempfile.TemporaryDirectory(dir=top) as folder:        # which only root may enter
+        os.mkdir(folder + "/tests")
+        copy = shutil.copy(sandbox.__file__, folder + "/tests/sandbox.py")
+        os.symlink("tests", folder + "/link")
+        script = ("import os; print(os.getcwd()); open('tests/written', 'w');"
+                  "os.setuid(65534); print(sorted(os.listdir('%s')), os.path.exists('link/written'))" % folder)
+        done = subprocess.run([sys.executable, copy, sys.executable, "-c", script], cwd=folder, timeout=30,
+                              capture_output=True, text=True, check=True)
+        assert done.stdout == "%s\n['link', 'tests'] True\n" % folder
+        assert os.path.exists(folder + "/tests/written")
 
 
 def test_it_is_quick():

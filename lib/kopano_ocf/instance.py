@@ -198,8 +198,10 @@ class Instance:
         configured = self.configured() if tcp or unix else []
         by_port = dict((entry.port, entry) for entry in configured if entry.port)
         by_path = dict((entry.path, entry) for entry in configured if entry.path)
-        found = [by_path.get(path) or endpoint.Endpoint(protocol, path=path) for path in sorted(set(unix))
-                 if path.startswith("/")]       # others are names in the kernel's abstract space
+        # in the configuration's order, server.sock first: it is what other agents know this server by
+        found = [by_path[path] for path in by_path if path in unix]
+        found += [endpoint.Endpoint(protocol, path=path) for path in sorted(set(unix))
+                  if path not in by_path and path.startswith("/")]     # others are names in the kernel's abstract space
         hosts = {}      # type: dict
         for host, port in tcp:
             hosts.setdefault(port, []).append(host)

@@ -287,11 +287,13 @@ def dump(binary, path, words, deadline):
     argv = [binary] + list(words) + (["-c", path] if path else []) + ["--dump-config"]
     name = os.path.basename(binary)
     file = path or binary
+    log = Log(_log_file(path))
     code, out, said = _run(argv, file, name, deadline)
     values = _parse_dump(out)
     if values:
         return values
-    message, key = _complaint(said)
+    # dagent complains in its log alone
+    message, key = _complaint(said.strip() or "\n".join(log.lines()).encode("utf-8", "surrogateescape"))
     if "dump-config" in message or "dump-config" in key:
         raise Unasked(file, "", "", "%s does not know --dump-config" % name, "")
     if not message:
@@ -303,6 +305,47 @@ def dump(binary, path, words, deadline):
         except ConfigError:
             pass
     raise Rejected(file, key, value, "%s says: %s" % (name, shown(message, 300)), _remedy(key))
+
+
+class Log:
+    """What a daemon's log file gains from now on.
+
+    path  as the configuration has it; what is no absolute path ("", "-") is no file
+    """
+
+    def __init__(self, path):
+        # type: (str) -> None
+        self.path = path if path.startswith("/") else ""
+        try:
+            self._size = os.stat(self.path).st_size if self.path else 0
+        except (OSError, ValueError):
+            self._size = 0
+
+    def lines(self):
+        # type: () -> List[str]
+        """Lines that are new, of the last 8 kB; [] when there are none. Never waits, never follows a link."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            return []
+        try:
+            seen = os.fstat(fd)
+            if seen.st_mode & 0o170000 != 0o100000 or seen.st_size <= self._size:
+                return []
+            data = os.pread(fd, 8192, max(self._size, seen.st_size - 8192))
+        except OSError:
+            return []
+        finally:
+            os.close(fd)
+        return [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+
+
+def _log_file(path):
+    # type: (str) -> str
+    try:
+        return read(path).get("log_file", "") if path else ""
+    except ConfigError:
+        return ""
 
 
 def _run(argv, file, name, deadline):

@@ -219,14 +219,8 @@ class LastWords:
         self.writer = os.open("/proc/self/fd/%d" % writer, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         os.close(writer)
         os.set_blocking(self.reader, False)
-        self.log_file = log_file if log_file.startswith("/") else ""
-        self.offset = self._size()
-
-    def _size(self):
-        try:
-            return os.stat(self.log_file).st_size if self.log_file else 0
-        except OSError:
-            return 0
+        from kopano_ocf import kopano_cfg
+        self.log = kopano_cfg.Log(log_file)
 
     def started(self):
         """The daemon has its own copy of the pipe now."""
@@ -234,7 +228,7 @@ class LastWords:
         self.writer = -1
 
     def read(self):
-        """The last three lines printed, or, if there are none, written to its log since then; one line."""
+        """What it said at last, one line: errors in its log since then, and what it printed."""
         data = b""
         while len(data) < _PIPE_LIMIT:
             try:
@@ -244,25 +238,12 @@ class LastWords:
             if not piece:
                 break
             data += piece
-        lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
-        return report.one_line(" / ".join((lines or self._logged())[-3:]), 500)
-
-    def _logged(self):
-        """Lines that its log file gained; a daemon such as dagent prints nothing but there."""
-        try:
-            fd = os.open(self.log_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (OSError, ValueError):
-            return []
-        try:
-            seen = os.fstat(fd)
-            if seen.st_mode & 0o170000 != 0o100000 or seen.st_size <= self.offset:
-                return []
-            data = os.pread(fd, 8192, max(self.offset, seen.st_size - 8192))
-        except OSError:
-            return []
-        finally:
-            os.close(fd)
-        return [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+        printed = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+        logged = self.log.lines()
+        # the reason stands in the log alone, most daemons print no more than "check the logfile"
+        errors = [line for line in logged if "[crit" in line or "[error" in line]
+        lines = errors[-3:] + [line for line in printed if not line.startswith("[======")][-3:]
+        return report.one_line(" / ".join(lines or (printed or logged)[-3:]), 500)
 
     def close(self):
         """Let go."""
@@ -415,11 +396,11 @@ def _end(call, instance, found):
     if 0.0 < told <= begun:
         # by a stop that was killed: a second SIGTERM now would cut short what the first one began
         begun = max(told, begun - steps.second)
-        _wake(found)
+        _wake(members)
     else:
         # a server that upgrades and has no handler any more was told too, though nobody remembers
         if not upgrading or found.main.catches(signal.SIGTERM):
-            _terminate(found)
+            _terminate(found, members)
         instance.put("stopping", "%.3f" % begun)
         instance.save()
     second = killed = late = False
@@ -433,7 +414,7 @@ def _end(call, instance, found):
             members = left = _members(found)
             if found.main is not None:      # a second daemon: it has not been told yet
                 begun, second, killed = time.monotonic(), False, False
-                _terminate(found)
+                _terminate(found, members)
         after = time.monotonic() - begun
         if upgrading and found.main is not None and not instance.upgrading(found.main):
             upgrading, begun = False, time.monotonic()
@@ -467,16 +448,15 @@ def _end(call, instance, found):
         time.sleep(0.02)
 
 
-def _terminate(found):
+def _terminate(found, members):
     """The first SIGTERM: for the daemon, which tells its children, or for those whose daemon is dead."""
     _signal([found.main] if found.main is not None else found.orphans, signal.SIGTERM)
-    _wake(found)
+    _wake(members)
 
 
-def _wake(found):
-    """One that was frozen takes its SIGTERM only when it runs again."""
-    _signal([entry for entry in ([found.main] if found.main is not None else found.orphans) if entry.frozen],
-            signal.SIGCONT)
+def _wake(members):
+    """A frozen daemon takes its SIGTERM only when it runs again, and ends only when its children do."""
+    _signal([entry for entry in members if entry.frozen], signal.SIGCONT)
 
 
 def _members(found):

@@ -293,22 +293,21 @@ class Site:
         is well: each 421 would cost it a slot."""
         if daemon == "dagent" and not self.answers("server", timeout):
             return False
-        request, answer = {
-            "server": (b"HEAD / HTTP/1.1\r\nHost: kopano\r\n\r\n", b"HTTP/1.1 200"),
-            "dagent": (b"", b"220 "),
-            "gateway": (b"", b"* OK"),
-            "ical": (b"OPTIONS / HTTP/1.1\r\nHost: kopano\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200"),
+        request, answer, farewell = {
+            "server": (b"HEAD / HTTP/1.1\r\nHost: kopano\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200", b""),
+            "dagent": (b"", b"220 ", b"QUIT\r\n"),
+            "gateway": (b"", b"* OK", b"1 LOGOUT\r\n"),
+            "ical": (b"OPTIONS / HTTP/1.1\r\nHost: kopano\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200", b""),
         }[daemon]
 
         def talk():
             try:
                 with socket.create_connection((ADDRESS, PORTS[daemon]), timeout) as connection:
                     connection.sendall(request)
-                    line = connection.makefile("rb").readline()
-                    if daemon == "dagent":
-                        connection.sendall(b"QUIT\r\n")
-                    elif daemon == "gateway":
-                        connection.sendall(b"1 LOGOUT\r\n")
+                    reader = connection.makefile("rb")
+                    line = reader.readline()
+                    connection.sendall(farewell)
+                    reader.read()
                     return line.startswith(answer)
             except OSError:
                 return False

@@ -17,6 +17,7 @@ twice is possible, and as wrong, as on a SAN.
 Several labs run side by side: all names and devices are a lab's own. Needs root.
 """
 import fcntl
+import glob
 import grp
 import os
 import pwd
@@ -35,6 +36,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = ["corosync", "pacemakerd", "crm", "crm_mon", "unshare", "nsenter", "losetup", "mkfs.ext4", "ip",
             "arping"]
 MEMORY = "/dev/shm"                 # a tmpfs: the nodes' own disks needn't survive anything
+PREFIX = "kopano-lab-"
+ROOM = 256 << 20                    # bytes that a site takes of it, and some more
 
 COROSYNC_CONF = """\
 totem {{
@@ -85,6 +88,8 @@ def missing():
     """Why no lab can be built here; "" when one can."""
     if os.geteuid() != 0:
         return "the cluster lab needs root"
+    if os.path.isdir(MEMORY) and os.statvfs(MEMORY).f_bavail * os.statvfs(MEMORY).f_frsize < ROOM:
+        return f"the cluster lab needs {ROOM >> 20} MiB in {MEMORY}: mount -o remount,size=1G {MEMORY}"
     absent = [name for name in PROGRAMS if not shutil.which(name, path=ENVIRONMENT["PATH"])]
     return "the cluster lab needs " + ", ".join(absent) if absent else ""
 
@@ -102,7 +107,7 @@ class Lab:
     def __init__(self, names=("bob", "alice"), furnish=None, disks=None, token=1000):
         os.makedirs(MEMORY, exist_ok=True)
         sweep()
-        self.directory = tempfile.mkdtemp(prefix="kopano-lab-", dir=MEMORY)
+        self.directory = tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)
         os.chmod(self.directory, 0o711)     # mysqld makes its data directory in here, as itself
         self._held = open(f"{self.directory}/held", "w")
         fcntl.flock(self._held, fcntl.LOCK_EX)
@@ -330,13 +335,21 @@ def _beside_root(path):
 
 
 def sweep():
-    """Remove the directories of labs whose process was killed."""
+    """Remove what labs whose process was killed have left: their directories, and loop devices over them."""
     for name in os.listdir(MEMORY):
         held = f"{MEMORY}/{name}/held"
-        if name.startswith("kopano-lab-") and os.path.exists(held):
+        if name.startswith(PREFIX) and os.path.exists(held):
             with open(held) as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     continue                            # its lab is alive
             shutil.rmtree(f"{MEMORY}/{name}", ignore_errors=True)
+    for path in glob.glob("/sys/block/loop*/loop/backing_file"):
+        try:
+            with open(path) as file:
+                backing = file.read().strip()
+        except OSError:
+            continue                                    # detached this moment
+        if backing.startswith(f"{MEMORY}/{PREFIX}") and backing.endswith("(deleted)"):
+            command(["losetup", "--detach", f"/dev/{path.split('/')[3]}"], check=False)

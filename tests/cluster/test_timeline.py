@@ -28,7 +28,7 @@ FENCER = "Nov 23 15:53:48.757 alice pacemaker-fenced    [42] (finalize_op) \tnot
      "node    bob: lost", False),
     (SCHEDULER + "Actions: Recover    kopano-server       (   bob )",
      "plan    kopano-server: Recover on bob", True),
-    (SCHEDULER + "Actions: Move       d       ( bob -> alice )", "plan    d: Move bob to alice", True),
+    (SCHEDULER + "Actions: Move       d       ( bob -> alice )", "plan    d: Move from bob to alice", True),
     (SCHEDULER + "Actions: Fence (reboot) bob 'peer is no longer part of the cluster'",
      "plan    bob: Fence (reboot) 'peer is no longer part of the cluster'", True),
     (FENCER + "Operation 'reboot' targeting bob by alice for stonith-api.9@alice: OK (complete) | id=1b",

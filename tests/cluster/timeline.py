@@ -53,9 +53,9 @@ def parse(line):
     if daemon == "schedulerd" and (action := ACTION.match(text)):
         if action["verb"] in QUIET:
             return None
-        rest = PLACE.sub(lambda place: f"{place[1]} to {place[2]}" if place[2] else f"on {place[1]}",
+        rest = PLACE.sub(lambda place: f"from {place[1]} to {place[2]}" if place[2] else f"on {place[1]}",
                          action["rest"])
-        return Event(at, node, "plan", action["resource"], f"{action['verb']} {rest}", True)
+        return Event(at, node, "plan", action["resource"], " ".join([action["verb"], *rest.split()]), True)
     if daemon == "fenced" and (fenced := FENCED.match(text)):
         words = f"{fenced['action']} by {fenced['by']}: {fenced['result']}"
         return Event(at, node, "fence", fenced["target"], words, fenced["result"].startswith("OK"))

@@ -38,12 +38,13 @@ def generation(request):
     return request.param
 
 
-def host(number):
+def host(number, any_will_do=False):
     """The host of a generation as after a reboot: its database runs, no daemon does."""
     made = World.shared(number, tls=True)
-    if made.generation != number:
+    if made.generation != number and not any_will_do:
         pytest.skip("KOPANO_SBIN=%s holds generation %d" % (os.environ["KOPANO_SBIN"], made.generation))
     made.database.start()
+    made.site = None
     return made
 
 
@@ -58,55 +59,89 @@ def world(generation):
 @pytest.fixture
 def world11():
     """The same of the newest generation (or of what KOPANO_SBIN holds), for what is alike in all of them."""
-    made = World.shared(11, tls=True)
-    made.database.start()
+    made = host(11, any_will_do=True)
     yield made
     made.release()
 
 
-def _traits(world):
-    """What must not have changed when a site is used again: processes and configuration."""
-    return ([world.main_pid(name) for name in DAEMONS], [os.stat(world.config(name)).st_mtime_ns for name in DAEMONS],
-            world.database.pid if world.database.running else None)
+class Site:
+    """A host where all six daemons run, as it was when it was made: that is what heal() makes of it again."""
+
+    def __init__(self, number, any_will_do):
+        self.world = host(number, any_will_do)
+        self.world.write_config("ical", server_socket="file://" + SOCKET)
+        serve(self.world, *DAEMONS)
+        self.world.wait_ready(*DAEMONS)
+        self.settings = {name: dict(self.world.settings[name]) for name in DAEMONS}
+        self.look()
+
+    def look(self):
+        """Remember how it is now."""
+        self.texts = {name: self._text(name) for name in DAEMONS}
+        self.pids = {name: self.world.pids(name) for name in DAEMONS}
+        self.memory = {}
+        for name in os.listdir(self.world.rsctmp):
+            with open(os.path.join(self.world.rsctmp, name), "rb") as file:
+                self.memory[name] = file.read()
+
+    def _text(self, name):
+        """What the configuration says, and when it was written."""
+        try:
+            with open(self.world.config(name), encoding="utf-8") as file:
+                return file.read(), os.stat(self.world.config(name)).st_mtime_ns
+        except (OSError, UnicodeError):
+            return None
+
+    def undo(self):
+        """Faults, frozen processes, idle clients, a database that is away."""
+        self.world.release()
+        self.world.database.start()
+        for name in DAEMONS:
+            self.world.thaw(name)
+            if not self.world.real:
+                self.world.clear_faults(name)
+
+    def heal(self):
+        """Start anew what is not as it was; forget what agents have remembered since."""
+        ill = [name for name in DAEMONS
+               if self.world.pids(name) != self.pids[name] or self._text(name) != self.texts[name]]
+        for name in ill:
+            self.world.settings[name] = dict(self.settings[name])
+            self.world.write_config(name)
+            self.world.kill_daemon(name)
+        for name in set(os.listdir(self.world.rsctmp)) - set(self.memory):
+            os.unlink(os.path.join(self.world.rsctmp, name))
+        for name, data in self.memory.items():
+            with open(os.path.join(self.world.rsctmp, name), "wb") as file:
+                file.write(data)
+        if ill:
+            serve(self.world, *ill)
+            self.look()
 
 
-def _memory(world):
-    """Contents of HA_RSCTMP."""
-    found = {}
-    for name in os.listdir(world.rsctmp):
-        with open(os.path.join(world.rsctmp, name), "rb") as file:
-            found[name] = file.read()
-    return found
-
-
-def _restore(world, memory):
-    for name in set(os.listdir(world.rsctmp)) - set(memory):
-        os.unlink(os.path.join(world.rsctmp, name))
-    for name, data in memory.items():
-        with open(os.path.join(world.rsctmp, name), "wb") as file:
-            file.write(data)
+def site_of(number, any_will_do=False):
+    """A healthy site of a generation: that of the test before, or a new one."""
+    current = World._current
+    kept = getattr(current, "site", None)
+    if kept is None or current.generation != number and not current.real:
+        kept = Site(number, any_will_do)
+        kept.world.site = kept
+    else:
+        kept.heal()
+    yield kept.world
+    kept.undo()
 
 
 @pytest.fixture
 def site(generation):
-    """A host where all six daemons run, started by their agents. What a test does to it is undone, or it is made anew.
+    """A host where all six daemons run, started by their agents. gateway reaches its server by TCP, ical by the socket.
 
-    gateway reaches its server by TCP, ical by the socket.
+    What a test does to it is undone, or the daemon is made anew.
     """
-    current = World._current
-    kept = getattr(current, "site", None)
-    if kept is None or current.generation != generation or kept[0] != _traits(current):
-        current = host(generation)
-        current.write_config("ical", server_socket="file://" + SOCKET)
-        serve(current, *DAEMONS)
-        current.site = kept = (_traits(current), _memory(current))
-    _restore(current, kept[1])
-    yield current
-    current.release()
-    current.database.start()
-    for name in DAEMONS:
-        current.thaw(name)
-        if not current.real:
-            current.clear_faults(name)
-    if kept[0] != _traits(current):
-        current.site = None
+    yield from site_of(generation)
+
+
+@pytest.fixture
+def site11():
+    """The same of the newest generation (or of what KOPANO_SBIN holds), for what is alike in all of them."""
+    yield from site_of(11, any_will_do=True)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 
-from world import World, processes, wait_for
+from world import StandinOnly, World, processes, wait_for
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 AGENTS = os.path.join(ROOT, "agents")
@@ -43,14 +43,15 @@ int main(int argc, char **argv)
             puts("log_level = 3");
             return 0;
         }
+    if (getenv("BYSTANDER_RUNS") && !fork()) {
+        execl("/bin/sh", "sh", "-c", getenv("BYSTANDER_RUNS"), NULL);
+        return 127;
+    }
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
     while (children-- > 0)
-        if (!fork()) {
-            if (getenv("BYSTANDER_OWN_SESSION"))
-                setsid();
+        if (!fork())
             break;
-        }
     dprintf(log, "ready\n");
     for (;;) {
         number = sigwaitinfo(&all, &info);
@@ -76,18 +77,22 @@ class Bystander:
     path      what its executable is; a file that is there is put back after the start (its link then says "deleted")
     words     its command line after argv0 (default: path)
     before    words of a program that starts it
-    children  so many more like it, forked by it; in sessions of their own when `own` is set
+    children  so many more like it, forked by it
+    runs      a shell's command line that it starts
     ends      whether SIGTERM ends it
+    user      whose it is
     """
 
-    def __init__(self, path, *words, argv0=None, before=(), children=0, own=False, ends=False, session=True):
+    def __init__(self, path, *words, argv0=None, before=(), children=0, runs="", ends=False, user=None):
         self.path = path
         self._log = tempfile.mktemp()
         environment = {"PATH": os.environ["PATH"], "BYSTANDER_LOG": self._log, "BYSTANDER_CHILDREN": str(children)}
         if ends:
             environment["BYSTANDER_ENDS"] = "1"
-        if own:
-            environment["BYSTANDER_OWN_SESSION"] = "1"
+        if runs:
+            environment["BYSTANDER_RUNS"] = runs
+        if os.path.exists(path) and World._current is not None and World._current.real:
+            raise StandinOnly("make room for another program in %s" % path)
         aside = path + ".aside" if os.path.exists(path) else None
         if aside:
             os.rename(path, aside)
@@ -96,7 +101,7 @@ class Bystander:
         try:
             self._child = subprocess.Popen(
                 list(before) + [path if before else argv0 or path] + list(words), executable=None if before else path,
-                stdin=subprocess.DEVNULL, env=environment, start_new_session=session, cwd="/")
+                stdin=subprocess.DEVNULL, env=environment, start_new_session=True, cwd="/", user=user)
             wait_for(lambda: len(self._lines()) > children, what="the bystander is not ready")
         finally:
             os.unlink(path)
@@ -139,13 +144,12 @@ class Bystander:
         self._child.wait()
 
 
-@contextlib.contextmanager
-def with_pid(pid):
-    """What is started in here gets this pid first: the counter of our pid namespace is set right before it."""
+def next_pid(pid):
+    """Whatever is started next in our pid namespace gets this pid."""
+    _compiled()
     wait_for(lambda: not os.path.exists("/proc/%d" % pid), what="pid %d is still there" % pid)
     with open("/proc/sys/kernel/ns_last_pid", "w") as last:
         last.write(str(pid - 1))
-    yield
 
 
 class Trace:
@@ -166,6 +170,28 @@ class Trace:
         with contextlib.suppress(FileNotFoundError), open(self.log, errors="replace") as log:
             return log.read().splitlines()
         return []
+
+    def programs(self):
+        """[[path, words...]] of what was executed; with "-f" and execve among the calls."""
+        found = []
+        for line in self.lines():
+            match = re.search(r'execve\("(.*?)", \[(.*)\], .*\) += 0$', line)
+            if match:
+                found.append([match.group(1)] + re.findall(r'"((?:[^"\\]|\\.)*)"', match.group(2)))
+        return found
+
+    def writes(self):
+        """Lines of the calls that changed a file, or opened one so that it could be, and succeeded."""
+        found = []
+        for line in self.lines():
+            call = re.search(r"\b([a-z_0-9]+)\(", line)
+            failed = re.search(r"\) += -1 E", line)
+            if call and not failed and (
+                    re.match("(rename|unlink|mkdir|rmdir|link|symlink|chmod|fchmod|chown|fchown|lchown|mknod|truncate|"
+                             "utime|futime|setxattr)", call.group(1))
+                    or "open" in call.group(1) and re.search("O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", line)):
+                found.append(line)
+        return found
 
     def signals(self):
         """[(pid, number)] of all signals that the agents sent."""
@@ -216,9 +242,15 @@ def killed_after(delay, group=True):
     return arm
 
 
+def alive(world, name):
+    """Pids of a daemon's living processes; one that is only asked for its configuration does not count."""
+    return [pid for pid, (executable, state, _, words) in sorted(processes().items())
+            if executable == world.binary(name) and state not in "ZX" and "--dump-config" not in words]
+
+
 def tops(world, name):
-    """Pids of a daemon's living processes that are no children of another one."""
-    table, mine = processes(), world.pids(name)
+    """Those of them that are no children of another one."""
+    table, mine = processes(), alive(world, name)
     return [pid for pid in mine if pid in table and table[pid][2] not in mine]
 
 
@@ -232,9 +264,9 @@ def strays(world):
 def truth(world, name, **how):
     """A monitor, held against the table of processes: 7 when nothing is there, and only then. Returns the Result."""
     while True:
-        before = world.pids(name)
+        before = alive(world, name)
         result = world.agent(name, "monitor", interval=0, **how)
-        if before == world.pids(name):          # it did not change under the monitor's eyes
+        if before == alive(world, name):          # it did not change under the monitor's eyes
             break
     assert "Traceback" not in result.err and "error in the agent itself" not in result.err, result
     if before:
@@ -247,7 +279,7 @@ def truth(world, name, **how):
 def stops(world, name, **how):
     """Stop says 0, nothing is left, and it says 7 then. Returns the Result of stop."""
     result = world.agent(name, "stop", **dict(dict(timeout=100), **how))
-    left = world.pids(name)
+    left = alive(world, name)
     assert result.rc == 0 and left == [], (left, result)
     wait_for(lambda: not strays(world), 5, "left behind: %s" % strays(world))
     assert world.agent(name, "monitor", interval=0, **how).rc == 7

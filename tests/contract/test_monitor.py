@@ -47,25 +47,24 @@ def test_no_process_is_7(world, name):
 
 
 @every_daemon
-def test_what_a_crash_leaves_behind_is_7(world, name):
-    serve(world, "server", name)
+def test_what_a_crash_leaves_behind_is_7(site, name):
     left = {"/run/kopano/server.sock"}
-    if world.generation < 10:
+    if site.generation < 10:
         left.add("/run/kopano/%s.pid" % name)
-    pid = world.signal(name, signal.SIGKILL)
-    wait_for(lambda: world.gone(name) and not state_of(pid))
+    pid = site.signal(name, signal.SIGKILL)
+    wait_for(lambda: site.gone(name) and not state_of(pid))
     assert all(os.path.exists(path) for path in left)
-    says(world.agent(name, "monitor"), 7)
-    says(world.agent(name, "monitor", level=0), 7)
-    probe(world, name, 7)
+    says(site.agent(name, "monitor"), 7)
+    says(site.agent(name, "monitor", level=0), 7)
+    probe(site, name, 7)
 
 
 @every_daemon
-def test_a_probe_where_nothing_is_installed_is_7(world, name):
+def test_a_probe_where_nothing_is_installed_is_7(world11, name):
     nowhere = {"binary": "/srv/nowhere/kopano", "config": "/srv/nowhere/%s.cfg" % name, "pidfile": "/srv/nowhere/pid"}
-    probe(world, name, 7, params=nowhere)
-    os.unlink(world.config(name))
-    probe(world, name, 7, level=20, env={"PATH": "/usr/bin:/bin", "HA_RSCTMP": "/srv/nowhere/tmp"})
+    probe(world11, name, 7, params=nowhere)
+    os.unlink(world11.config(name))
+    probe(world11, name, 7, level=20, env={"PATH": "/usr/bin:/bin", "HA_RSCTMP": "/srv/nowhere/tmp"})
 
 
 # ---- pid files prove nothing
@@ -110,13 +109,15 @@ def test_a_lost_or_wrong_pid_file_changes_nothing_while_the_process_lives(site, 
 
 
 @every_daemon
-def test_a_daemon_started_by_hand_is_found_without_its_pid_file(world, name):
-    world.up("server", name)        # generation 8: as its init script does, in the background
+def test_a_daemon_started_by_hand_is_found_without_its_pid_file(site, name):
+    site.kill_daemon(name)
+    site.up(name)                   # generation 8: as its init script does, in the background
     with contextlib.suppress(FileNotFoundError):
         os.unlink("/run/kopano/%s.pid" % name)
-    probe(world, name, 0)
-    says(world.agent(name, "stop", timeout=60), 0)
-    assert world.gone(name)
+    forget(site)
+    probe(site, name, 0)
+    says(site.agent(name, "stop", timeout=60), 0)
+    assert site.gone(name)
 
 
 # ---- dead, but not gone
@@ -168,17 +169,18 @@ def test_a_stopped_process_is_1(site, name):
 
 
 @every_daemon
-def test_a_zombie_is_1(world, name):
-    started = world.start_daemon(name, reap=False)
-    wait_for(lambda: world.agent(name, "monitor", level=0).rc == 0)
-    for pid in world.pids(name):
+def test_a_zombie_is_1(site, name):
+    site.kill_daemon(name)
+    started = site.start_daemon(name, reap=False)
+    wait_for(lambda: site.agent(name, "monitor", level=0).rc == 0)
+    for pid in site.pids(name):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: state_of(started.pid) == "Z")
-    says(world.agent(name, "monitor", level=0), 1, "zombie")
-    says(world.agent(name, "monitor"), 1, "zombie")
+    says(site.agent(name, "monitor", level=0), 1, "zombie")
+    says(site.agent(name, "monitor"), 1, "zombie")
     started.reap()
     wait_for(lambda: not state_of(started.pid))
-    says(world.agent(name, "monitor"), 7)
+    says(site.agent(name, "monitor"), 7)
 
 
 # ---- endpoints
@@ -332,12 +334,12 @@ def test_a_certificate_is_verified_on_demand_only(world11):
 
 
 @pytest.mark.parametrize("name", LISTENING)
-def test_listen_names_the_endpoints_to_probe(site, name):
+def test_listen_names_the_endpoints_to_probe(site11, name):
     good = {"server": "http://127.0.0.1:236 unix:/run/kopano/server.sock", "dagent": "lmtp://127.0.0.1:2003",
             "gateway": "imap://127.0.0.1:143 pop3s://127.0.0.1:995", "ical": "http://127.0.0.1:8080"}[name]
     bad = {"server": "http://127.0.0.1:9236", "dagent": "lmtp://127.0.0.1:9003", "gateway": "imap://127.0.0.1:9143",
            "ical": "https://127.0.0.1:9443"}[name]
-    says(site.agent(name, "monitor", params={"listen": good}), 0)
-    says(site.agent(name, "monitor", params={"listen": bad}), 1, bad.rpartition("/")[2])
-    says(site.agent(name, "monitor", params={"listen": good + " " + bad}), 190, bad.rpartition("/")[2])
-    says(site.agent(name, "monitor"), 0)
+    says(site11.agent(name, "monitor", params={"listen": good}), 0)
+    says(site11.agent(name, "monitor", params={"listen": bad}), 1, bad.rpartition("/")[2])
+    says(site11.agent(name, "monitor", params={"listen": good + " " + bad}), 190, bad.rpartition("/")[2])
+    says(site11.agent(name, "monitor"), 0)

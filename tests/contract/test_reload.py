@@ -10,27 +10,36 @@ every_daemon = pytest.mark.parametrize("name", DAEMONS)
 
 
 @every_daemon
-def test_the_same_pid_and_the_changed_log_level_in_effect(world, name):
+def test_the_same_pid_and_the_changed_log_level_in_effect(site, name):
     """A daemon that takes a HUP says so in its log as a warning (level 3)."""
-    log = "/var/log/kopano/%s.log" % name
-    world.write_config(name, log_level="1")
-    serve(world, "server", name)
-    pid = world.main_pid(name)
-    says(world.agent(name, "reload"), 0)
-    says(world.agent(name, "monitor"), 0)
+    log, pid = "/var/log/kopano/%s.log" % name, site.main_pid(name)
+    site.write_config(name, log_level="1")
+    says(site.agent(name, "reload"), 0)
+    says(site.agent(name, "monitor"), 0)
+    wait_for(lambda: _taken_in(site, name))
     quiet = len(lines(log))
-    world.write_config(name, log_level="5")
-    says(world.agent(name, "reload"), 0)
+    says(site.agent(name, "reload"), 0)
+    wait_for(lambda: _taken_in(site, name))
+    assert len(lines(log)) == quiet
+    site.write_config(name, log_level="5")
+    says(site.agent(name, "reload"), 0)
     wait_for(lambda: len(lines(log)) > quiet, 5, "nothing new in " + log)
-    says(world.agent(name, "monitor"), 0)
-    assert world.main_pid(name) == pid
+    says(site.agent(name, "monitor"), 0)
+    assert site.main_pid(name) == pid
+
+
+def _taken_in(site, name):
+    """Whether no HUP is waiting for the daemon any more."""
+    with open("/proc/%d/status" % site.main_pid(name), encoding="utf-8") as file:
+        pending = [int(line.split()[1], 16) for line in file if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return not any(pending) and site.ready(name)
 
 
 @every_daemon
-def test_not_running_is_1(world, name):
-    says(world.agent(name, "reload"), 1)
-    says(world.agent(name, "reload-agent"), 1)
-    assert world.gone(name)
+def test_not_running_is_1(world11, name):
+    says(world11.agent(name, "reload"), 1)
+    says(world11.agent(name, "reload-agent"), 1)
+    assert world11.gone(name)
 
 
 def test_a_server_that_waits_for_its_database_is_not_reloaded(world):
@@ -67,15 +76,15 @@ def test_a_daemon_that_is_being_stopped_is_not_reloaded(world):
     says(reloaded, 1)
 
 
-def test_a_frozen_daemon_is_not_reloaded(site):
-    site.freeze("ical")
-    says(site.agent("ical", "reload", timeout=5), 1)
+def test_a_frozen_daemon_is_not_reloaded(site11):
+    site11.freeze("ical")
+    says(site11.agent("ical", "reload", timeout=5), 1)
 
 
 @every_daemon
-def test_reload_agent_is_0_and_touches_nothing(site, name):
-    pid = site.main_pid(name)
+def test_reload_agent_is_0_and_touches_nothing(site11, name):
+    pid = site11.main_pid(name)
     log = len(lines("/var/log/kopano/%s.log" % name))
-    says(site.agent(name, "reload-agent", params={"stop_escalate": "33"}), 0)
-    assert site.main_pid(name) == pid
+    says(site11.agent(name, "reload-agent", params={"stop_escalate": "33"}), 0)
+    assert site11.main_pid(name) == pid
     assert len(lines("/var/log/kopano/%s.log" % name)) == log

@@ -32,15 +32,13 @@ def test_not_running_is_0(world, name):
 
 
 @every_daemon
-def test_an_idle_daemon_ends_at_once_and_stop_with_it(world, name):
-    serve(world, "server", name)
-    pids = world.pids(name)
-    result = stop(world, name)
-    assert result.took < 4
+def test_an_idle_daemon_ends_at_once_and_stop_with_it(site, name):
+    pids = site.pids(name)
+    assert stop(site, name).took < 4
     assert not [pid for pid in pids if state_of(pid) not in ("", "Z")]
-    says(world.agent(name, "monitor"), 7)
-    says(world.agent(name, "monitor", interval=0), 7, probe=True)
-    stop(world, name)
+    says(site.agent(name, "monitor"), 7)
+    says(site.agent(name, "monitor", interval=0), 7, probe=True)
+    stop(site, name)
 
 
 def test_stop_returns_within_100_ms_of_the_last_process(world):
@@ -65,20 +63,20 @@ def test_stop_returns_within_100_ms_of_the_last_process(world):
 
 
 @every_daemon
-def test_a_frozen_daemon_ends_quickly(world, name):
-    serve(world, "server", name)
-    world.freeze(name)
-    assert stop(world, name).took < 5
+def test_a_frozen_daemon_ends_quickly(site, name):
+    site.freeze(name)
+    assert stop(site, name).took < 5
 
 
 @every_daemon
-def test_a_zombie_is_no_process(world, name):
-    started = world.start_daemon(name, reap=False)
-    wait_for(lambda: world.agent(name, "monitor", level=0).rc == 0)
-    for pid in world.pids(name):
+def test_a_zombie_is_no_process(site, name):
+    site.kill_daemon(name)
+    started = site.start_daemon(name, reap=False)
+    wait_for(lambda: site.agent(name, "monitor", level=0).rc == 0)
+    for pid in site.pids(name):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: state_of(started.pid) == "Z")
-    assert stop(world, name).took < 4
+    assert stop(site, name).took < 4
     started.reap()
 
 
@@ -199,30 +197,25 @@ def test_a_mail_that_is_being_sent_gets_the_time_it_needs(world, model):
 # ---- with nothing to hold on to
 
 @every_daemon
-def test_stop_works_without_config_and_with_parameters_that_are_wrong(world, name):
-    serve(world, "server", name)
-    os.unlink(world.config(name))
+def test_stop_works_without_config_and_with_parameters_that_are_wrong(site, name):
+    os.unlink(site.config(name))
     wrong = {"stop_escalate": "soon", "options": "'open", "listen": "ftp://host", "tls_verify": "perhaps", "pidfile": "x"}
-    if name == "server":
-        wrong.pop("pidfile")
-    result = stop(world, name, params=wrong)
-    assert result.took < 5
+    assert stop(site, name, params=wrong).took < 5
 
 
 @every_daemon
-def test_stop_works_without_the_binary(world, name):
-    if world.real:
-        pytest.skip("would delete the real %s" % world.binary(name))
-    serve(world, "server", name)
-    binary, kept = world.binary(name), world.binary(name) + ".kept"
+def test_stop_works_without_the_binary(site, name):
+    if site.real:
+        pytest.skip("would delete the real %s" % site.binary(name))
+    binary, kept = site.binary(name), site.binary(name) + ".kept"
     shutil.copy2(binary, kept)
     os.unlink(binary)
-    forget(world)
+    forget(site)
     try:
-        assert world.pids(name)
-        says(world.agent(name, "monitor"), 0)
-        stop(world, name)
-        says(world.agent(name, "monitor"), 7)
+        assert site.pids(name)
+        says(site.agent(name, "monitor"), 0)
+        stop(site, name)
+        says(site.agent(name, "monitor"), 7)
     finally:
         os.rename(kept, binary)
 

@@ -41,20 +41,20 @@ def log(tmp_path):
 # ---- under Pacemaker
 
 @every_daemon
-def test_one_log_line_per_change_of_state_and_none_per_good_monitor(site, name, log):
+def test_one_log_line_per_change_of_state_and_none_per_good_monitor(site11, name, log):
     def look(rc, **how):
-        return says(site.agent(name, "monitor", env=log.env, **how), rc)
+        return says(site11.agent(name, "monitor", env=log.env, **how), rc)
 
     for _ in range(3):
         assert look(0).err == ""
     assert log.new() == []
-    site.freeze(name)
+    site11.freeze(name)
     for _ in range(3):
         assert look(1).reason                       # Pacemaker always gets its reason
     said = log.new()
     assert len(said) == 1 and "stopped" in said[0] and "kopano-" + name in said[0]
-    site.thaw(name)
-    site.wait_ready(name)
+    site11.thaw(name)
+    site11.wait_ready(name)
     for _ in range(3):
         look(0)
     assert len(log.new()) == 1
@@ -63,14 +63,14 @@ def test_one_log_line_per_change_of_state_and_none_per_good_monitor(site, name, 
     assert log.new() == []
 
 
-def test_degraded_is_logged_once_whatever_counts_up_in_its_words(site, log):
-    site.database.kill()
+def test_degraded_is_logged_once_whatever_counts_up_in_its_words(site11, log):
+    site11.database.kill()
     for _ in range(3):
-        says(site.agent("server", "monitor", level=20, env=log.env), 190)
+        says(site11.agent("server", "monitor", level=20, env=log.env), 190)
     assert len(log.new()) == 1
-    site.kill_daemon("server")
+    site11.kill_daemon("server")
     for _ in range(3):
-        says(site.agent("dagent", "monitor", env=log.env), 190)
+        says(site11.agent("dagent", "monitor", env=log.env), 190)
     assert len(log.new()) == 1
 
 
@@ -81,30 +81,27 @@ def test_a_probe_that_finds_nothing_logs_nothing(world11, log):
 
 
 @every_daemon
-def test_a_configuration_edited_broken_or_removed_changes_no_verdict_and_is_logged_once(site, name, log):
-    path = site.config(name)
-    kept = os.stat(path)
+def test_a_configuration_edited_broken_or_removed_changes_no_verdict_and_is_logged_once(site11, name, log):
+    path = site11.config(name)
 
     def look():
         for level in (10, 20):
-            says(site.agent(name, "monitor", level=level, env=log.env), 0)
+            says(site11.agent(name, "monitor", level=level, env=log.env), 0)
 
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    try:
-        for broken in (text + "bogus_key = 1\n", text.replace("pid_file", "# pid_file") + "".join(
-                "%s = *:9%d\n" % (key, number) for number, key in enumerate(
-                    ("server_listen", "lmtp_listen", "imap_listen", "ical_listen"), 100)), "\0\1\2" * 1000, None):
-            os.unlink(path) if broken is None else _rewrite(path, broken)
-            look()
-            look()
-            said = [line for line in log.new() if path in line]
-            assert len(said) == 1, said
-    finally:
-        _rewrite(path, text)
-        os.chmod(path, kept.st_mode & 0o7777)
-        os.chown(path, kept.st_uid, kept.st_gid)
-        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    for broken in (text + "bogus_key = 1\n", text.replace("pid_file", "# pid_file") + elsewhere(), "\0\1\2" * 1000, None):
+        os.unlink(path) if broken is None else _rewrite(path, broken)
+        look()
+        look()
+        said = [line for line in log.new() if path in line]
+        assert len(said) == 1, said
+
+
+def elsewhere():
+    """Lines of a configuration that name other endpoints."""
+    return "".join("%s = *:9%d\n" % (key, number) for number, key in enumerate(
+        ("server_listen", "lmtp_listen", "imap_listen", "ical_listen"), 100))
 
 
 def _rewrite(path, text):
@@ -114,36 +111,28 @@ def _rewrite(path, text):
 
 
 @pytest.mark.parametrize("name", LISTENING)
-def test_without_memory_the_listening_sockets_are_asked(site, name):
+def test_without_memory_the_listening_sockets_are_asked(site11, name):
     """HA_RSCTMP was lost, and the configuration names other endpoints since."""
-    path = site.config(name)
+    path = site11.config(name)
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    kept = os.stat(path)
-    try:
-        _rewrite(path, text + "".join("%s = *:9%d\n" % (key, number) for number, key in enumerate(
-            ("server_listen", "lmtp_listen", "imap_listen", "ical_listen"), 100)))
-        forget(site)
-        says(site.agent(name, "monitor"), 0)
-        site.fault(name, "refuse")
-        wait_for(lambda: not site.ready(name))
-        says(site.agent(name, "monitor"), (1, 190))
-    finally:
-        _rewrite(path, text)
-        os.chmod(path, kept.st_mode & 0o7777)
-        os.chown(path, kept.st_uid, kept.st_gid)
-        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    _rewrite(path, text + elsewhere())
+    forget(site11)
+    says(site11.agent(name, "monitor"), 0)
+    site11.fault(name, "refuse")
+    wait_for(lambda: not site11.ready(name))
+    says(site11.agent(name, "monitor"), (1, 190))
 
 
 # ---- depth
 
-def test_levels_in_between_take_the_next_lower_one(site):
+def test_levels_in_between_take_the_next_lower_one(site11):
     """dagent's depth 10 needs its server, depth 0 does not; gateway's depth 20 does, depth 10 does not."""
-    site.kill_daemon("server")
+    site11.kill_daemon("server")
     for level, dagent, gateway in ((0, 0, 0), (1, 0, 0), (9, 0, 0), (10, 190, 0), (11, 190, 0), (19, 190, 0), (20, 190, 190),
                                    (21, 190, 190), (1000, 190, 190), ("", 190, 0), ("deep", 190, 0), ("-5", 190, 0)):
-        says(site.agent("dagent", "monitor", level=level), dagent)
-        says(site.agent("gateway", "monitor", level=level), gateway)
+        says(site11.agent("dagent", "monitor", level=level), dagent)
+        says(site11.agent("gateway", "monitor", level=level), gateway)
 
 
 # ---- at a terminal
@@ -228,11 +217,11 @@ def test_not_root_is_4(name):
     assert done.rc == 0, done
 
 
-def test_status_is_monitor(site):
-    for name, result in monitors(site, DAEMONS).items():
-        assert site.agent(name, "status", level=10).rc == result.rc == 0
-    site.freeze("ical")
-    assert site.agent("ical", "status", level=10).rc == site.agent("ical", "monitor").rc == 1
+def test_status_is_monitor(site11):
+    for name, result in monitors(site11, DAEMONS).items():
+        assert site11.agent(name, "status", level=10).rc == result.rc == 0
+    site11.freeze("ical")
+    assert site11.agent("ical", "status", level=10).rc == site11.agent("ical", "monitor").rc == 1
 
 
 def test_7_comes_from_monitor_alone(world11):

@@ -33,7 +33,7 @@ def login(wire, user, password):
     for word in (user, password):
         word = word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word
         if _quotable(word):
-            parts[-1] += b' "' + word.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+            parts[-1] += b' "' + word + b'"'
         else:
             parts[-1] += b" {%d}" % len(word)
             parts.append(word)
@@ -132,4 +132,5 @@ def _logout(wire, tag):
 
 def _quotable(word):
     # type: (bytes) -> bool
-    return len(word) < 1000 and all(32 <= byte < 127 for byte in word)
+    # kopano-gateway takes the backslash of an escaped quote for a part of the word
+    return len(word) < 1000 and all(32 <= byte < 127 and byte not in b'"\\' for byte in word)
