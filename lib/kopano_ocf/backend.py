@@ -13,6 +13,8 @@ from kopano_ocf import endpoint, state, talk
 from kopano_ocf.probe import soap
 
 MARKER_LASTS = 600.0        # seconds
+PATIENCE = 10.0             # seconds that a client's agent waits for the server: a monitor that waits longer can hold up
+                            # the transition in which Pacemaker restarts that very server
 UNASKED = "unasked"
 _PREFIX = "kopano-ocf-deep-"
 
@@ -84,6 +86,7 @@ def deep(folder, server, deadline, recovered=None):
 def reach(folder, server, deadline, ca_file=None, tls_verify=False):
     """Whether the server can be reached the way a client daemon does: deeply over its socket, else by HEAD."""
     where = endpoint.parse(server, "soap")
+    deadline = min(deadline, time.monotonic() + PATIENCE)
     if where.path:
         return deep(folder, server, deadline)
     return talk.run([(where, soap.head)], deadline, local_only=False, ca_file=ca_file, tls_verify=tls_verify)[0]

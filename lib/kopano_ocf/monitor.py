@@ -156,7 +156,7 @@ def dagent(call, instance, main):
     """
     behind = instance.server()
     early = call.deadline - call.reserve
-    deep = backend.deep(instance.folder, behind, early)
+    deep = backend.deep(instance.folder, behind, min(early, time.monotonic() + backend.PATIENCE))
     call.step("server: %s" % deep.words, deep.took)
     if deep.how != talk.FINE:
         if not listens_at(instance, main):
