@@ -60,14 +60,19 @@ def guarded(folder, server, question, deadline, recovered=None):
         return seen
 
 
-def any_pending(folder):
-    """Whether any server of this node has an unanswered check."""
+def any_pending(folder, deadline):
+    """Whether any server of this node has an unanswered check; one that is just being made is waited for."""
     try:
         names = os.listdir(folder)
     except OSError:
         return False
-    return any(name.startswith(_PREFIX) and not name.endswith((".lock", ".tmp")) and
-               pending("%s/%s" % (folder, name)) is not None for name in names)
+    for name in names:
+        path = "%s/%s" % (folder, name)
+        if name.startswith(_PREFIX) and not name.endswith((".lock", ".tmp")) and pending(path) is not None:
+            with state.Lock(path + ".lock", deadline) as lock:
+                if lock.busy or pending(path) is not None:
+                    return True
+    return False
 
 
 def deep(folder, server, deadline, recovered=None):

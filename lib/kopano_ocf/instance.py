@@ -40,13 +40,17 @@ class Instance:
         self.folder = state.directory(call.env)
         self.path = "%s/%s" % (self.folder, state.safe_name(
             "kopano-ocf-%s-%s" % (self.agent.name, call.env.get("OCF_RESOURCE_INSTANCE") or self.config)))
+        self._settings = None
+        self.recall()
+
+    # ---- memory ----------------------------------------------------------------------------------------------------
+
+    def recall(self):
+        """Read what is remembered; again under the lock, as who held it may just have started the daemon."""
         self.memory = state.read(self.path)
         if self.memory.get("config") != self.config or self.memory.get("boot") != boot_id():
             self.memory = dict((name, self.memory[name]) for name in ("verdict", "noted") if name in self.memory)
         self._kept = dict(self.memory)
-        self._settings = None
-
-    # ---- memory ----------------------------------------------------------------------------------------------------
 
     def get(self, name, default=""):
         """A remembered text."""

@@ -34,6 +34,7 @@ def _start(call, instance):
     with instance.lock(call.deadline) as lock:
         if lock.busy:
             return Verdict(verdict.GENERIC, "another action on this daemon does not end; see who holds %s" % lock.path)
+        instance.recall()
         found = instance.find()
         if found.main is None and found.orphans:
             return verdict.of_process(found)
@@ -373,6 +374,7 @@ def stop(call, instance):
                 backend.clear(instance.folder, str(entry))
     # whoever holds it is about to start the daemon, and tells so when we come too early
     with instance.lock(min(call.deadline, time.monotonic() + LAUNCH_LASTS)):
+        instance.recall()
         found = instance.find()
         if found.main is None and not found.orphans:
             instance.forget()

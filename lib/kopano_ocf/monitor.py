@@ -211,7 +211,7 @@ def _login(call, instance, behind, fine, user):
         return verdict.Verdict(verdict.DEGRADED, str(err))
     logins = {"imap": imap.login, "pop3": pop3.login, "caldav": caldav.login}
     chosen = dict((entry.protocol, entry) for entry in reversed(fine))
-    if not endpoint.parse(behind, "soap").path and backend.any_pending(instance.folder):
+    if not endpoint.parse(behind, "soap").path and backend.any_pending(instance.folder, call.deadline):
         return verdict.Verdict(verdict.DEGRADED, "test login not tried: a check of the server is still unanswered")
 
     def all_logins():

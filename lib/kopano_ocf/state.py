@@ -112,11 +112,9 @@ def write(path, values):
     except UnicodeError:
         return False
     temporary = "%s.%d.tmp" % (path, os.getpid())
+    remove(temporary)           # of an agent that was killed and had our pid
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        remove(temporary)       # of an agent that was killed and had our pid
-        return False
     except OSError:
         return False
     try:

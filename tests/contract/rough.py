@@ -2,11 +2,14 @@
 """Rough treatment: agents killed in the middle, bystanders that write down each signal, what a tracer saw."""
 import contextlib
 import functools
+import importlib.machinery
+import importlib.util
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -158,12 +161,19 @@ class Trace:
     def __init__(self, *words):
         self.folder = tempfile.mkdtemp()
         self.log = self.folder + "/log"
+        if "-f" in words:
+            words += ("-D",)        # else strace stays until the daemon ends, and the agent with it
         for name in os.listdir(AGENTS):
             path = os.path.join(self.folder, name)
             with open(path, "w") as wrapper:
                 wrapper.write("#!/bin/sh\nexec strace -qqq -A -s 4096 -o %s %s %s \"$@\"\n" % (
                     self.log, " ".join(words), os.path.join(AGENTS, name)))
             os.chmod(path, 0o755)
+
+    def forget(self):
+        """Begin anew."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.log)
 
     def lines(self):
         """The calls that were seen, one a line."""
@@ -186,7 +196,7 @@ class Trace:
         for line in self.lines():
             call = re.search(r"\b([a-z_0-9]+)\(", line)
             failed = re.search(r"\) += -1 E", line)
-            if call and not failed and (
+            if call and not failed and '"/dev/null"' not in line and '"/proc/self/fd/' not in line and (
                     re.match("(rename|unlink|mkdir|rmdir|link|symlink|chmod|fchmod|chown|fchown|lchown|mknod|truncate|"
                              "utime|futime|setxattr)", call.group(1))
                     or "open" in call.group(1) and re.search("O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", line)):
@@ -328,3 +338,16 @@ def until(condition, seconds=5):
             return False
         time.sleep(0.01)
     return True
+
+
+@functools.lru_cache(maxsize=None)
+def declared(name):
+    """The declaration in an agent's file."""
+    loader = importlib.machinery.SourceFileLoader("agent_" + name.replace("-", "_"), os.path.join(AGENTS, name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
+    return module.AGENT

@@ -24,7 +24,7 @@ class Host(World):
         World._current = None           # those that are there stay
         base = 10000 + 1000 * number
         self.ports = {"imap": base + 143, "lmtp": base + 3, "caldav": base + 80}
-        super().__init__(number, root="/g%d" % number, settings={
+        super().__init__(number, root="/run/host%d" % number, settings={
             "server": {"server_listen": "127.0.0.1:%d" % (base + 236), "mysql_database": "kopano%d" % number},
             "dagent": {"lmtp_listen": "127.0.0.1:%d" % self.ports["lmtp"], "process_model": "thread"},
             "gateway": {"imap_listen": "127.0.0.1:%d" % self.ports["imap"], "pop3_listen": ""},
@@ -72,7 +72,7 @@ def minute(host, pool):
         host.fault("ical", "hang")
         running += [pool.submit(lambda timeout=timeout: host.note("hung", (timeout, host.ask("ical", timeout=timeout))))
                     for timeout in TIMEOUTS]
-        time.sleep(2.5)                 # the slowest of their threads looks up once a second
+        time.sleep(5.5)                 # monitor's scheduler looks up every 5 s
         wedged = [host.main_pid(name) for name in ("spooler", "monitor")]
         for name in ("spooler", "monitor"):
             host.fault(name, None)

@@ -56,10 +56,11 @@ def put():
 
     def write(path, text="", link=None):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        if os.path.lexists(path):
-            os.rename(path, path + ".kept")
-            kept.append(path)
-        made.append(path)
+        if path not in made:
+            made.append(path)
+            if os.path.lexists(path):
+                os.rename(path, path + ".kept")
+                kept.append(path)
         if link:
             os.symlink(link, path)
             return

@@ -103,7 +103,7 @@ class Health:
         self.world, self.web = world, web
         self.record = str(folder / "attributes")
         updater = folder / "attrd_updater"
-        updater.write_text("#!/bin/sh\necho \"$@\" >> %s\n" % self.record)
+        updater.write_text("#!/bin/sh\nprintf '%%s\\n' \"$*\" >> %s\n" % self.record)
         updater.chmod(0o755)
         self.env = {"PATH": "%s:/usr/bin:/bin" % folder}
 
@@ -214,8 +214,8 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_page_is_attribute_0_and_190(started, what):
     started.web.page = BAD[what]
-    result = started("monitor", 190, "http://localhost/webapp/", timeout=4)
-    assert result.took < 4
+    result = started("monitor", 190, "http://localhost/webapp/", timeout=3)
+    assert result.took < 2.9
     assert started.attribute == "0"
     if what == "broken installation":
         assert "php-mapi is missing" in result.reason
@@ -264,7 +264,7 @@ def test_a_server_that_is_away_is_190_and_the_attribute_stays_1(started, text):
     serve(started.world, "server")
     started("monitor", 0, level=20)
     started.world.freeze("server")
-    started("monitor", 190, "server", level=20, timeout=4)
+    started("monitor", 190, "server", level=20, timeout=2)
     started.world.thaw("server")
     assert started.told == ["-n %s -U 1" % NAME]
 
@@ -273,7 +273,7 @@ def test_a_database_that_is_dead_is_190_and_the_attribute_stays_1(started):
     configuration('define("DEFAULT_SERVER", "default:");')
     serve(started.world, "server")
     started.world.database.kill()
-    started("monitor", 190, "database", level=20)
+    started("monitor", 190, "DATABASE", level=20)
     assert started.attribute == "1"
 
 
@@ -423,11 +423,3 @@ def test_a_proxy_of_the_environment_is_not_asked(started):
         started("monitor", env={"http_proxy": "http://127.0.0.1:3128", "HTTP_PROXY": "http://127.0.0.1:3128"})
         with pytest.raises(BlockingIOError):
             proxy.accept()
-
-
-def test_the_verdict_comes_before_the_time_is_up(started):
-    started.web.page = hang
-    for timeout in (3, 5):
-        result = started("monitor", 190, "no answer", timeout=timeout)
-        assert result.took < timeout - 0.2
-    assert started.attribute == "0"
