@@ -156,7 +156,7 @@ def main(agent):
         sys.stdout.flush()
     except (OSError, ValueError):
         pass
-    os._exit(code)                          # nothing is left to clean up, and a thread waiting for DNS may still be there
+    os._exit(code)                          # nothing is left to clean up; a thread may still wait for DNS
 
 
 def _streams():

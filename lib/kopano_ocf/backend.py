@@ -26,11 +26,16 @@ def marker(folder, server):
 
 def pending(path):
     """Seconds since an unanswered check began; None when there is none that counts."""
+    since = _since(path)
+    return None if since is None else time.monotonic() - since
+
+
+def _since(path):
     try:
-        age = time.monotonic() - float(state.read(path)["pending"])
+        since = float(state.read(path)["pending"])
     except (KeyError, ValueError):
         return None
-    return age if 0 <= age < MARKER_LASTS else None
+    return since if 0 <= time.monotonic() - since < MARKER_LASTS else None
 
 
 def clear(folder, server):
@@ -46,14 +51,18 @@ def guarded(folder, server, question, deadline, recovered=None):
     Returns the Seen of the question, or one with how == UNASKED.
     """
     path = marker(folder, server)
+    # asked before the lock is taken: a hung database must not hold up the others
+    harmless = _since(path) if recovered is not None else None
+    if harmless is not None and not recovered():
+        harmless = None
     with state.Lock(path + ".lock", deadline) as lock:
         if lock.busy:
             return talk.Seen(UNASKED, "%s: not asked, another check is still waiting for an answer" % server)
-        age = pending(path)
-        if age is not None and not (recovered and recovered()):
+        since = _since(path)
+        if since is not None and since != harmless:
             return talk.Seen(UNASKED, "%s: not asked, a check got no answer %d s ago; asked again after %d minutes, "
-                             "or when its database answers" % (server, int(age), MARKER_LASTS // 60))
-        state.write(path, {"pending": "%.3f" % time.monotonic()})
+                             "or when its database answers" % (server, int(time.monotonic() - since), MARKER_LASTS // 60))
+        state.write(path, {"pending": "%.6f" % time.monotonic()})
         seen = question()
         if seen.how != talk.SILENT:
             state.remove(path)

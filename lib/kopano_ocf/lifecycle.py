@@ -29,7 +29,7 @@ def start(call, instance):
 
 
 def _start(call, instance):
-    """One attempt; None when the daemon that was there went away, or somebody else was faster: then it is to be repeated."""
+    """One attempt; None when it is to be repeated: the daemon that was there went, or somebody else was faster."""
     words = child = None
     with instance.lock(call.deadline) as lock:
         if lock.busy:

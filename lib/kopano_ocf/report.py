@@ -24,7 +24,7 @@ def _write(stream, line):
     try:
         stream.write(line + "\n")
         stream.flush()
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         pass                                # nobody listens; the exit code still tells
 
 

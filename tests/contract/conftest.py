@@ -15,7 +15,7 @@ from .looks import SOCKET, serve
 GENERATIONS = (8, 9, 11)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """What takes a minute comes first, so that the other worker has something to do meanwhile."""
     items.sort(key=lambda item: not item.path.match("contract/test_patience.py"))

@@ -124,11 +124,11 @@ def forget(world):
 
 
 class Mta:
-    """An SMTP server on port 25 that greets when it is told to; what it took is in .mails."""
+    """An SMTP server that greets when it is told to; what it took is in .mails."""
 
-    def __init__(self):
+    def __init__(self, port=25):
         self.clients, self.mails, self._go = 0, [], threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 25))
+        self._socket = socket.create_server(("127.0.0.1", port))
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self):
@@ -145,7 +145,7 @@ class Mta:
 
     def wait_for_client(self):
         """Until somebody wants to hand over a mail."""
-        wait_for(lambda: self.clients, 15, "nobody connects to port 25")
+        wait_for(lambda: self.clients, 15, "nobody connects to the MTA")
 
     def _accept(self):
         while True:

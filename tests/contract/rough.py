@@ -23,7 +23,7 @@ CODES = {"start": (0, 1, 5, 6), "stop": (0, 1), "monitor": (0, 1, 7, 190), "relo
 
 # What changes something, or tells somebody something: the moments at which a kill could matter.
 STEPS = ("vfork", "fork", "clone", "clone3", "rename", "renameat", "renameat2", "unlink", "unlinkat", "flock", "mkdir",
-         "mkdirat", "fchown", "pidfd_send_signal", "kill", "wait4", "pipe2", "dup2")
+         "mkdirat", "fchown", "pidfd_send_signal", "kill", "wait4")
 
 _BYSTANDER = r"""
 #define _GNU_SOURCE
@@ -147,12 +147,29 @@ class Bystander:
         self._child.wait()
 
 
-def next_pid(pid):
-    """Whatever is started next in our pid namespace gets this pid."""
+def with_pid(world, pid, make, unmake):
+    """What make() starts, with this pid: the counter of our pid namespace is set back for it."""
     _compiled()
-    wait_for(lambda: not os.path.exists("/proc/%d" % pid), what="pid %d is still there" % pid)
-    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
-        last.write(str(pid - 1))
+    if world.database.running:
+        world.database.freeze()         # its threads would take the number now and then
+    try:
+        for _ in range(20):
+            wait_for(lambda: not os.path.exists("/proc/%d" % pid), what="pid %d is still there" % pid)
+            with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+                last.write(str(pid - 1))
+            made = make()
+            if made.pid == pid:
+                return made
+            unmake(made)
+    finally:
+        if world.database.running:
+            world.database.thaw()
+    raise AssertionError("no way to get pid %d again" % pid)
+
+
+def stranger_with_pid(world, pid, path):
+    """A Bystander that got the pid of a process that was."""
+    return with_pid(world, pid, lambda: Bystander(path), lambda one: one.__exit__())
 
 
 class Trace:
@@ -241,7 +258,7 @@ def killed_at(call, before):
 
 
 def killed_after(delay, group=True):
-    """For World.agent(on_start=...): SIGKILL after so many seconds, for the process group as Pacemaker does, or it alone."""
+    """For World.agent(on_start=...): SIGKILL after so many seconds, for its group (as Pacemaker does) or it alone."""
     def arm(pid):
         def fire():
             with contextlib.suppress(ProcessLookupError):
@@ -312,22 +329,6 @@ def starts(world, name, **how):
 def moments(took, count):
     """So many moments over the time that something took, the very first and the one after its end among them."""
     return [took * 1.1 * step / (count - 1) for step in range(count)]
-
-
-def bare(number):
-    """A host of a generation where only the database runs; skipped where real daemons are of another one."""
-    import pytest
-    made = World.shared(number, tls=True)
-    if made.generation != number:
-        pytest.skip("KOPANO_SBIN=%s holds generation %d" % (os.environ["KOPANO_SBIN"], made.generation))
-    made.database.start()
-    return made
-
-
-def passes(agents, **wanted):
-    """Results that have one of the codes of their action; see CODES. wanted: other codes by action."""
-    for action, result in agents:
-        assert result.rc in wanted.get(action, CODES[action]), (action, result)
 
 
 def until(condition, seconds=5):

@@ -58,11 +58,11 @@ def test_database_hung(site):
     with nothing_is_restarted(site):
         site.database.freeze()
         before = lmtp_connections()
-        for _ in range(2):
-            expect(site, 20, {"server": 190, "dagent": 190, "gateway": OVER_TCP, "ical": 190, "spooler": (0, 190), "monitor": 0},
-                   timeout=3)
-            found = expect(site, 10, {"server": (0, 190), "dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0},
-                           timeout=3)
+        expect(site, 20, {"server": 190, "dagent": 190, "gateway": OVER_TCP, "ical": 190,
+                          "spooler": (0, 190), "monitor": 0}, timeout=3)
+        expect(site, 20, {"server": 190}, timeout=3)
+        found = expect(site, 10, {"server": (0, 190), "dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0},
+                       timeout=3)
         assert lmtp_connections() <= before, "dagent was asked though its server's database hangs"
         assert site.head(timeout=1) == 200, found
         site.database.thaw()
@@ -97,8 +97,8 @@ def test_database_refuses_the_password(site):
     with nothing_is_restarted(site):
         with another_password(site):
             for _ in range(3):
-                found = expect(site, 20, {"server": 190, "dagent": 190, "gateway": OVER_TCP, "ical": 190, "spooler": (0, 190),
-                                          "monitor": 0})
+                found = expect(site, 20, {"server": 190, "dagent": 190, "gateway": OVER_TCP, "ical": 190,
+                                          "spooler": (0, 190), "monitor": 0})
             assert "database" in found["server"].reason
             assert DATABASE_PASSWORD not in str(found)
         all_is_well(site)
@@ -131,7 +131,6 @@ def test_a_silent_server_is_1_only_when_its_database_is_fine_through_two_monitor
     site.fault("server", "hang")
     site.database.freeze()
     look(190)
-    look(190)
     site.database.thaw()
     wait_for(site.database.answers)
     look(190)
@@ -158,9 +157,8 @@ def test_server_away(site, how):
     before = lmtp_connections()
     site.kill_daemon("server") if how == "killed" else site.freeze("server")
     log = len(lines("/var/log/kopano/dagent.log"))
-    for _ in range(2):
-        expect(site, 10, {"dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0}, timeout=3)
-        found = expect(site, 20, {"dagent": 190, "gateway": 190, "ical": 190, "spooler": (0, 190), "monitor": 0}, timeout=3)
+    expect(site, 10, {"dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0}, timeout=3)
+    found = expect(site, 20, {"dagent": 190, "gateway": 190, "ical": 190, "spooler": (0, 190), "monitor": 0}, timeout=3)
     for name in ("dagent", "gateway", "ical"):
         assert "server" in found[name].reason
     assert lmtp_connections() <= before, "dagent was asked though its server is " + how
@@ -193,9 +191,7 @@ def test_dagent_wedged_by_leaked_slots_is_1_once_its_server_is_good(world):
     world.release()
     says(world.agent("dagent", "monitor"), 190, "server")
     start(world, "server")
-    before = time.monotonic()
-    says(world.agent("dagent", "monitor", timeout=4), 1, "lmtp", "server is fine")
-    assert time.monotonic() - before < 4
+    says(world.agent("dagent", "monitor", timeout=3), 1, "lmtp", "server is fine")
     says(world.agent("dagent", "stop", timeout=60, params={"stop_escalate": 1}), 0)
     start(world, "dagent")
     says(world.agent("dagent", "monitor"), 0)
@@ -216,13 +212,13 @@ def test_spooler_that_waits_for_its_server_is_never_1(site):
 
 @pytest.mark.parametrize("name", ("gateway", "ical"))
 def test_login_to_the_test_mailbox(site, name, tmp_path):
-    if "alice" not in site.users:
-        site.add_user("alice", "pass word&<>\"")
+    if "carol" not in site.users:
+        site.add_user("carol", "pass word&<>\"")
     good, wrong = tmp_path / "good", tmp_path / "wrong"
-    good.write_text("pass word&<>\"\n")
+    good.write_text(site.users["carol"] + "\n")
     wrong.write_text("guess\n")
 
-    def look(rc, *words, user="alice", file=good, level=20):
+    def look(rc, *words, user="carol", file=good, level=20):
         params = {"test_user": user, "test_password_file": str(file)}
         return says(site.agent(name, "monitor", level=level, params=params, timeout=10), rc, *words)
 

@@ -17,8 +17,7 @@ from world import DAEMONS, Result, processes, wait_for
 from .looks import serve, together
 from .rough import (killed_after, killed_at, moments, starts, steps_of, stops, strays, tops, truth, until)
 
-PAIRS = [(8, "server"), (8, "dagent"), (8, "spooler"), (9, "gateway"), (9, "ical"), (11, "server"), (11, "dagent"),
-         (11, "spooler"), (11, "monitor")]
+PAIRS = [(8, "server"), (8, "dagent"), (9, "gateway"), (9, "ical"), (11, "server"), (11, "spooler"), (11, "monitor")]
 
 
 def pairs(*chosen):

@@ -52,15 +52,20 @@ def test_a_server_that_waits_for_its_database_is_not_reloaded(world):
     assert started.rc is None
 
 
-@pytest.mark.parametrize("name", CLIENTS)
-def test_a_daemon_that_does_not_serve_yet_is_not_reloaded(world, name):
-    world.fault(name, "slow-start", 3)
-    started = world.start_daemon(name)
-    wait_for(lambda: world.agent(name, "monitor", level=0).rc == 0)
-    says(world.agent(name, "reload", timeout=4), 1)
-    world.wait_ready(name) if name in ("gateway", "ical", "monitor") else wait_for(
-        lambda: world.agent(name, "reload", timeout=4).rc == 0, 10)
-    assert started.rc is None
+def test_a_daemon_that_does_not_serve_yet_is_not_reloaded(world):
+    for name in CLIENTS:
+        world.fault(name, "slow-start", 4)
+    started = {name: world.start_daemon(name) for name in CLIENTS}
+
+    def early(name):
+        wait_for(lambda: world.agent(name, "monitor", level=0).rc == 0)
+        return world.agent(name, "reload", timeout=3)
+
+    for result in together(*[lambda name=name: early(name) for name in CLIENTS]):
+        says(result, 1)
+    for name in CLIENTS:
+        wait_for(lambda: world.agent(name, "reload", timeout=4).rc == 0, 10, "no reload of %s, though it serves" % name)
+        assert started[name].rc is None, name
 
 
 def test_a_daemon_that_is_being_stopped_is_not_reloaded(world):

@@ -18,7 +18,7 @@ import pytest
 from world import DAEMONS, DATABASE_PASSWORD, StandinOnly, processes, wait_for
 
 from .looks import serve
-from .rough import Bystander, Trace, alive, next_pid, signal_trace, starts, stops, tops
+from .rough import Bystander, Trace, alive, signal_trace, starts, stops, stranger_with_pid, tops, with_pid
 
 KOPANO = "kopano"
 
@@ -89,26 +89,14 @@ def test_a_pid_file_that_lies_about_a_running_daemon(world, name, tmp_path):
 
 # ---- pids that are used again
 
-def successor(world, name, path):
-    """A bystander with the pid of a daemon that was started and killed."""
-    for _ in range(5):
-        starts(world, name)
-        pid = world.main_pid(name)
-        world.kill_daemon(name)
-        next_pid(pid)
-        stranger = Bystander(path)
-        if stranger.pid == pid:         # else a thread of the database was faster
-            return stranger
-        with stranger:
-            pass
-    raise AssertionError("no way to get a pid again")
-
-
 @pairs((8, "dagent"), (11, "monitor"), (11, "server"))
 def test_a_remembered_pid_that_is_somebody_elses_now(world, name, tmp_path):
     if name == "dagent":
         world.up("server")
-    with successor(world, name, str(tmp_path / "database")) as stranger:
+    starts(world, name)
+    pid = world.main_pid(name)
+    world.kill_daemon(name)
+    with stranger_with_pid(world, pid, str(tmp_path / "database")) as stranger:
         tracer = signal_trace()
         assert world.agent(name, "monitor").rc == 7
         assert world.agent(name, "reload", agents_dir=tracer.folder).rc == 1 and tracer.signals() == []
@@ -123,8 +111,8 @@ def test_a_remembered_pid_that_is_a_new_daemons(world11):
     starts(world11, "monitor")
     pid = world11.main_pid("monitor")
     world11.kill_daemon("monitor")
-    next_pid(pid)
-    assert world11.start_daemon("monitor").pid == pid
+    with_pid(world11, pid, lambda: world11.start_daemon("monitor"), lambda one: world11.kill_daemon("monitor"))
+    wait_for(lambda: alive(world11, "monitor") == [pid])
     assert world11.agent("monitor", "monitor").rc == 0
     stops(world11, "monitor")
 
@@ -154,8 +142,7 @@ def test_a_pid_that_is_used_again_between_look_and_signal(world11, tmp_path, cal
         def watch():
             wait_for(lambda: agent_in(number), 10, "the agent does not come to " + call)
             os.kill(pid, signal.SIGKILL)
-            next_pid(pid)
-            stranger.append(Bystander(str(tmp_path / "database")))
+            stranger.append(stranger_with_pid(world11, pid, str(tmp_path / "database")))
         thread = threading.Thread(target=watch)
         thread.start()
         stranger.append(thread)
@@ -324,10 +311,10 @@ def test_root_writes_nothing_where_kopano_could_put_a_link(world11, place):
     before = sorted(os.listdir("/etc/kopano"))
     tracer = Trace(*FILES)
     how = {"agents_dir": tracer.folder, "env": {"HA_RSCTMP": place}, "timeout": 60}
-    for name in ("server", "dagent", "spooler", "monitor"):
+    for name in ("server", "dagent", "monitor"):
         for action, level in (("start", None), ("monitor", 20), ("reload", None), ("validate-all", 10)):
             assert world11.agent(name, action, level=level, **how).rc == 0
-    for name in ("monitor", "spooler", "dagent", "server"):
+    for name in ("monitor", "dagent", "server"):
         world11.kill_daemon(name)
         assert world11.agent(name, "monitor", **how).rc == 7
         assert world11.agent(name, "start", **how).rc == 0
@@ -376,9 +363,9 @@ def test_what_others_put_into_a_directory_for_all(world11, victim, kind):
     with open("/proc/sys/kernel/ns_last_pid") as last:
         pid = int(last.read())
     names |= {"%s.%d.tmp" % (name, number) for name in list(names) for number in range(pid, pid + 200)}
-    make = {"links": lambda path: os.symlink(victim, path), "dangling links": lambda path: os.symlink("/etc/evil", path),
-            "hard links": lambda path: os.link(victim, path) if os.stat("/tmp").st_dev == os.stat("/etc").st_dev
-            else os.link("/tmp/victim", path),
+    make = {"links": lambda path: os.symlink(victim, path),
+            "dangling links": lambda path: os.symlink("/etc/evil", path),
+            "hard links": lambda path: os.link("/tmp/victim", path),
             "files of theirs": lambda path: open(path, "w").close(), "directories": os.mkdir, "fifos": os.mkfifo}[kind]
     with open("/tmp/victim", "w") as file:
         file.write("root's own\n")
@@ -530,7 +517,8 @@ def echo_http(stream):
     if body.startswith(b"OPTIONS"):
         stream.write(b"HTTP/1.1 200 OK\r\nAllow: GET\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     else:
-        stream.write(b"HTTP/1.1 500 " + body.replace(b"\r\n", b" ") + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        stream.write(b"HTTP/1.1 500 %s\r\nContent-Length: %d\r\n\r\n%s" % (
+            body.replace(b"\r\n", b" "), len(body), body))
 
 
 def told(world, tracer, *results):
@@ -636,11 +624,10 @@ def test_a_password_file_that_is_none(site, tmp_path, kind):
 
 # ---- no shell
 
-@pytest.mark.parametrize("words", ["; touch /tmp/owned", "$(touch /tmp/owned)", "`touch /tmp/owned`", "| touch /tmp/owned",
-                                   "& touch /tmp/owned &", "'$(touch /tmp/owned)'", "-x\\;touch\\ /tmp/owned"])
+@pytest.mark.parametrize("words", ["; touch /tmp/owned", "'$(touch /tmp/owned)'", "-x\\;`touch\\ /tmp/owned`"])
 def test_no_shell_sees_a_parameter(world11, words):
     tracer = Trace("-f", "-e", "trace=execve", "-e", "signal=none")
-    for params in ({"options": words}, {"binary": "kopano-monitor" + words}, {"binary": "/usr/sbin/kopano-monitor" + words},
+    for params in ({"options": words}, {"binary": "kopano-monitor" + words}, {"binary": "/usr/sbin/k" + words},
                    {"config": "/etc/kopano/x.cfg" + words}, {"pidfile": "/run/x.pid" + words}):
         for action, level in (("validate-all", 10), ("start", None), ("monitor", 20), ("stop", None)):
             result = world11.agent("monitor", action, level=level, params=params, agents_dir=tracer.folder, timeout=10)

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kopano_ocf import action, declare, metadata, report
+from kopano_ocf import action, declare, metadata, process, report
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAMES = ("server", "dagent", "spooler", "gateway", "ical", "monitor", "webapp-health")
@@ -174,3 +174,18 @@ def test_the_same_parameter_means_the_same_everywhere():
         for entry in declared(name).parameters:
             if entry.name not in ("binary", "config", "pidfile", "stop_escalate"):
                 assert meanings.setdefault(entry.name, entry.long) == entry.long
+
+
+def test_a_script_that_became_an_agent_late_has_not_used_up_its_time(monkeypatch):
+    """Its own age counts only where Pacemaker gives a timeout, and with it starts the process."""
+    monkeypatch.setattr(process, "own_age", lambda: 1000.0)
+    assert call().left() > 20
+    assert call(OCF_RESKEY_CRM_meta_timeout="30000").left() == 0.0
+
+
+@pytest.mark.parametrize("text", ["\u00b2", "\u0663", "\uff11", "-1", "1.5", "", " ", "9" * 5000, "nan", "1_0"])
+def test_numbers_that_are_none(text):
+    plain, odd = call(), call(OCF_RESKEY_CRM_meta_interval=text, OCF_CHECK_LEVEL=text, OCF_RESKEY_stop_escalate=text)
+    assert (odd.depth, odd.interval) == (plain.depth, plain.interval)
+    assert odd.value("stop_escalate") == plain.value("stop_escalate")
+    assert call(OCF_RESKEY_CRM_meta_timeout=text).timeout == plain.timeout
