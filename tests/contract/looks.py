@@ -39,9 +39,15 @@ def says(result, rc, *words, probe=False):
     return result
 
 
-def monitors(world, names, level=None, **how):
-    """Results of monitors of several daemons at the same time: {name: Result}."""
-    return dict(zip(names, together(*[lambda name=name: world.agent(name, "monitor", level=level, **how) for name in names])))
+def agents(world, names, action, **how):
+    """Results of an action on several daemons at the same time: {name: Result}."""
+    calls = [lambda name=name: world.agent(name, action, **how) for name in names]
+    return dict(zip(names, together(*calls)))
+
+
+def monitors(world, names, **how):
+    """The same, of monitors."""
+    return agents(world, names, "monitor", **how)
 
 
 def start(world, name, rc=0, **how):
@@ -57,7 +63,8 @@ def serve(world, *names, **how):
         start(world, "server", **how)
     clients = [name for name in names if name != "server"]
     if clients:
-        together(*[lambda name=name: start(world, name, **how) for name in clients])
+        for result in agents(world, clients, "start", **dict({"timeout": 30}, **how)).values():
+            says(result, 0)
     world.wait_ready(*names)
 
 

@@ -2,7 +2,6 @@
 """monitor when something else is down: database, server, mailbox. What a restart can't help is 190, never 1."""
 import contextlib
 import os
-import time
 
 import pytest
 
@@ -10,7 +9,10 @@ from world import DAEMONS, DATABASE_PASSWORD, wait_for
 
 from .looks import CLIENTS, lines, lmtp_connections, monitors, says, serve, start
 
-OVER_TCP = (0, 190)     # whether the server can be reached is all that a client daemon can tell over TCP
+# What clients say at depth 10, while the server or the database is away.
+SHALLOW = {"dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0}
+# What all say at depth 20 while the database is away; over TCP (gateway) nobody can look farther than to the server.
+DATABASE_AWAY = {"server": 190, "dagent": 190, "gateway": (0, 190), "ical": 190, "spooler": (0, 190), "monitor": 0}
 
 
 @contextlib.contextmanager
@@ -21,12 +23,11 @@ def nothing_is_restarted(site, *names):
     assert {name: site.main_pid(name) for name in names or DAEMONS} == before
 
 
-def expect(site, level, codes, timeout=20, times=1):
-    """Monitors of several daemons at once, so many times: {name: code or codes}. Returns the last Results."""
-    for _ in range(times):
-        found = monitors(site, tuple(codes), level=level, timeout=timeout)
-        for name, result in found.items():
-            says(result, codes[name])
+def expect(site, level, codes, timeout=20):
+    """Monitors of several daemons at once: {name: code or codes}. Returns {name: Result}."""
+    found = monitors(site, tuple(codes), level=level, timeout=timeout)
+    for name, result in found.items():
+        says(result, codes[name])
     return found
 
 
@@ -34,7 +35,7 @@ def all_is_well(site, names=DAEMONS):
     """Also at depth 20, and at once."""
     wait_for(lambda: site.ready("spooler"), 10, "spooler does not come back")
     says(site.agent("server", "monitor"), 0)
-    for name, result in monitors(site, names, level=20).items():
+    for result in monitors(site, names, level=20).values():
         says(result, 0)
 
 
@@ -45,9 +46,8 @@ def test_database_dead(site):
         site.database.kill()
         before = lmtp_connections()
         for _ in range(3):
-            expect(site, 10, {"server": 0, "dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0})
-            found = expect(site, 20, {"server": 190, "dagent": 190, "gateway": OVER_TCP, "ical": 190, "spooler": (0, 190),
-                                      "monitor": 0})
+            expect(site, 10, dict(SHALLOW, server=0))
+            found = expect(site, 20, DATABASE_AWAY)
         assert "database" in found["server"].reason and DATABASE_PASSWORD not in str(found)
         assert lmtp_connections() <= before, "dagent was asked though its server's database is dead"
         site.database.start()
@@ -58,11 +58,9 @@ def test_database_hung(site):
     with nothing_is_restarted(site):
         site.database.freeze()
         before = lmtp_connections()
-        expect(site, 20, {"server": 190, "dagent": 190, "gateway": OVER_TCP, "ical": 190,
-                          "spooler": (0, 190), "monitor": 0}, timeout=3)
+        expect(site, 20, DATABASE_AWAY, timeout=3)
         expect(site, 20, {"server": 190}, timeout=3)
-        found = expect(site, 10, {"server": (0, 190), "dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0},
-                       timeout=3)
+        found = expect(site, 10, dict(SHALLOW, server=(0, 190)), timeout=3)
         assert lmtp_connections() <= before, "dagent was asked though its server's database hangs"
         assert site.head(timeout=1) == 200, found
         site.database.thaw()
@@ -83,7 +81,8 @@ def another_password(world):
     try:
         set_password(connection, "something else")
         with connection.cursor() as cursor:
-            cursor.execute("SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user = 'kopano'")
+            cursor.execute("SELECT id FROM information_schema.processlist"
+                           " WHERE id <> CONNECTION_ID() AND user = 'kopano'")
             for (number,) in cursor.fetchall():
                 with contextlib.suppress(Exception):
                     cursor.execute("KILL %d" % number)
@@ -97,8 +96,7 @@ def test_database_refuses_the_password(site):
     with nothing_is_restarted(site):
         with another_password(site):
             for _ in range(3):
-                found = expect(site, 20, {"server": 190, "dagent": 190, "gateway": OVER_TCP, "ical": 190,
-                                          "spooler": (0, 190), "monitor": 0})
+                found = expect(site, 20, DATABASE_AWAY)
             assert "database" in found["server"].reason
             assert DATABASE_PASSWORD not in str(found)
         all_is_well(site)
@@ -157,7 +155,7 @@ def test_server_away(site, how):
     before = lmtp_connections()
     site.kill_daemon("server") if how == "killed" else site.freeze("server")
     log = len(lines("/var/log/kopano/dagent.log"))
-    expect(site, 10, {"dagent": 190, "gateway": 0, "ical": 0, "spooler": 0, "monitor": 0}, timeout=3)
+    expect(site, 10, SHALLOW, timeout=3)
     found = expect(site, 20, {"dagent": 190, "gateway": 190, "ical": 190, "spooler": (0, 190), "monitor": 0}, timeout=3)
     for name in ("dagent", "gateway", "ical"):
         assert "server" in found[name].reason

@@ -287,8 +287,8 @@ def test_an_address_that_is_not_on_this_host_is_190(world, name):
 
 
 def test_reachable_on_lo_only_is_0_and_validate_all_warns(world):
-    for name, key, port in (("server", "server_listen", 236), ("dagent", "lmtp_listen", 2003), ("gateway", "imap_listen", 143),
-                            ("ical", "ical_listen", 8080)):
+    for name, key, port in (("server", "server_listen", 236), ("dagent", "lmtp_listen", 2003),
+                            ("gateway", "imap_listen", 143), ("ical", "ical_listen", 8080)):
         world.write_config(name, **{key: "*%%lo:%d" % port})
     for name, key in (("server", "server_listen_tls"), ("gateway", "imaps_listen"), ("ical", "icals_listen")):
         world.write_config(name, **{key: None})
@@ -297,7 +297,8 @@ def test_reachable_on_lo_only_is_0_and_validate_all_warns(world):
         says(result, 0)
         told = world.agent(name, "validate-all", level=10)
         assert told.rc == 0
-        assert [line for line in told.err.splitlines() if line.startswith("WARNING: /etc/kopano/%s.cfg: " % name) and "%lo" in line]
+        assert [line for line in told.err.splitlines()
+                if line.startswith("WARNING: /etc/kopano/%s.cfg: " % name) and "%lo" in line]
 
 
 @pytest.fixture(scope="module")
@@ -305,8 +306,8 @@ def expired(tmp_path_factory):
     """A certificate that has expired, with its key, in one file that the daemons can read."""
     made = certificates.make(tmp_path_factory.mktemp("expired") / "it", end=certificates.LONG_AGO)
     path = "/etc/kopano/expired.pem"
-    with open(made.key, encoding="ascii") as key, open(made.pem, encoding="ascii") as pem, open(path, "w", encoding="ascii") as out:
-        out.write(key.read() + pem.read())
+    with open(path, "w", encoding="ascii") as out:
+        out.write("\n".join(lines(made.key) + lines(made.pem)) + "\n")
     return path
 
 

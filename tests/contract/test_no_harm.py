@@ -8,11 +8,11 @@ import pytest
 
 from world import DAEMONS, StandinOnly, wait_for
 
-from .looks import lmtp_connections, monitors, says, serve, together
+from .looks import agents, lmtp_connections, monitors, says, serve, together
 
 # what monitors of a node are: all agents, at the depths that ask somebody; dagent's are the ones that could leak slots
-MIX = [("dagent", 10)] * 9 + [("dagent", 20), ("server", 10), ("server", 20), ("gateway", 10), ("gateway", 20), ("ical", 20),
-                              ("ical", 20), ("ical", 20), ("spooler", 20), ("spooler", 20), ("monitor", 20)]
+MIX = ([("dagent", 10)] * 9 + [("ical", 20)] * 3 + [("spooler", 20)] * 2
+       + [(name, level) for name in ("server", "gateway") for level in (10, 20)] + [("dagent", 20), ("monitor", 20)])
 
 
 def many(world, count):
@@ -116,7 +116,7 @@ def test_monitors_say_goodbye(threads):
         wait_for(lambda: threads.counters("server")["sessions"] == sessions)
         for name in ("dagent", "gateway", "ical"):
             wait_for(lambda: threads.counters(name)["clients"] == 0)
-    for name, result in zip(DAEMONS, together(*[lambda name=name: threads.agent(name, "stop", timeout=60) for name in DAEMONS])):
+    for name, result in agents(threads, DAEMONS, "stop", timeout=60).items():
         assert says(result, 0).took < 4, name
 
 

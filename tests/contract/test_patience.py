@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What takes a minute: frozen and lost daemons, drains, time that runs out. Three hosts are watched at once, in one minute."""
+"""What takes a minute: frozen and lost daemons, drains, time that runs out. Three hosts are watched at once."""
 import concurrent.futures
 import contextlib
 import os
@@ -40,7 +40,7 @@ class Host(World):
             file.write("".join("%s = %s\n" % item for item in changes.items()))
 
     def ask(self, name, action="monitor", number="", memory="", params=(), **how):
-        """Run an agent for a daemon, or for another of its kind by number. memory: another instance that looks at it too."""
+        """Run an agent for a daemon, or for another of its kind by number. memory: another resource that sees it."""
         instance = "%s-%d-%s%s" % (name, self.generation, number, memory)
         how["params"] = dict(params, config="%s/%s%s.cfg" % (self.etc, name, number))
         return self.agent(name, action, instance=instance, **how)
@@ -76,7 +76,8 @@ def minute(host, pool):
             host.fault(name, None)
         host.seen["wedged"] = wedged
     # a spooler whose user the server does not let in, and a second monitor: both move
-    host.another("spooler", "2", run_as_user="nobody", run_as_group="nogroup", log_file="/tmp/spooler%d.log" % host.generation)
+    host.another("spooler", "2", run_as_user="nobody", run_as_group="nogroup",
+                 log_file="/tmp/spooler%d.log" % host.generation)
     host.another("monitor", "2")
     for name in ("spooler", "monitor"):
         says(host.ask(name, "start", "2", timeout=30), 0)
@@ -91,7 +92,8 @@ def minute(host, pool):
                 if few:
                     host.note("rarely seen " + name, host.ask(name, memory="-few"))
         host.note("without sessions", host.ask("spooler", number="2", level=20))
-        host.note("moving", host.ask("spooler", number="2"), host.ask("monitor", number="2"), host.ask("monitor", number="2", level=20))
+        host.note("moving", host.ask("spooler", number="2"), host.ask("monitor", number="2"),
+                  host.ask("monitor", number="2", level=20))
 
     look(few=True)
     for seconds in (31, 62):

@@ -76,7 +76,8 @@ def test_a_daemon_that_is_being_stopped_is_not_reloaded(world):
         wait_for(lambda: world.agent("gateway", "monitor", level=10, timeout=2).rc != 0, 5)
         return world.agent("gateway", "reload", timeout=3)
 
-    stopped, reloaded = together(lambda: world.agent("gateway", "stop", timeout=60, params={"stop_escalate": 4}), reload_meanwhile)
+    stopped, reloaded = together(
+        lambda: world.agent("gateway", "stop", timeout=60, params={"stop_escalate": 4}), reload_meanwhile)
     says(stopped, 0)
     says(reloaded, 1)
 

@@ -14,7 +14,7 @@ import pytest
 
 from world import DAEMONS, StandinOnly, wait_for
 
-from .looks import AGENTS, CLIENTS, LISTENING, SOCKET, forget, says, serve, start, together
+from .looks import agents, AGENTS, CLIENTS, LISTENING, SOCKET, forget, says, serve, start, together
 
 every_daemon = pytest.mark.parametrize("name", DAEMONS)
 FAR = "198.51.100.7"
@@ -28,8 +28,6 @@ def environment(pid):
         return dict(entry.split("=", 1) for entry in file.read().split("\0") if entry)
 
 
-
-
 @every_daemon
 def test_start_is_0_for_what_a_following_monitor_finds(site, name):
     """Alone in its session, nothing of the agent's kept open, in a UTF-8 locale; started again it is the same."""
@@ -41,8 +39,8 @@ def test_start_is_0_for_what_a_following_monitor_finds(site, name):
                  "OCF_RESOURCE_INSTANCE": "kopano-" + name, "OCF_RESKEY_CRM_meta_timeout": "30000", "HA_debug": "0",
                  "PCMK_service": "pacemaker-execd", "LC_ALL": "C"}
     # as ocf-tester does, the output is read to its end: a daemon that keeps it would hold us up
-    done = subprocess.run(words, stdin=subprocess.PIPE, capture_output=True, pass_fds=(writing,), timeout=20, env=variables,
-                          check=False)
+    done = subprocess.run(words, stdin=subprocess.PIPE, capture_output=True, pass_fds=(writing,), timeout=20,
+                          env=variables, check=False)
     assert done.returncode == 0, done
     for level in (0, 10, 20):
         says(site.agent(name, "monitor", level=level), 0)
@@ -118,11 +116,12 @@ def test_a_server_whose_database_is_away_starts_degraded(world):
     result = says(world.agent("server", "start", timeout=4), 0)
     assert result.took < 4
     pid = world.main_pid("server")
-    again, *found = together(lambda: world.agent("server", "start", timeout=4),
-                             *[lambda level=level: world.agent("server", "monitor", level=level, timeout=3) for level in (10, 20)])
+    again, shallow, deep = together(lambda: world.agent("server", "start", timeout=4),
+                                    lambda: world.agent("server", "monitor", level=10, timeout=3),
+                                    lambda: world.agent("server", "monitor", level=20, timeout=3))
     says(again, 0)
-    for result in found:
-        says(result, 190, "database")
+    says(shallow, 190, "database")
+    says(deep, 190, "database")
     assert world.main_pid("server") == pid
     world.database.start()
     world.wait_ready("server")
@@ -130,7 +129,7 @@ def test_a_server_whose_database_is_away_starts_degraded(world):
 
 
 def test_clients_start_while_their_server_is_away(world):
-    for name, result in zip(CLIENTS, together(*[lambda name=name: world.agent(name, "start", timeout=20) for name in CLIENTS])):
+    for name, result in agents(world, CLIENTS, "start").items():
         assert says(result, 0).took < 10, name
     for name in CLIENTS:
         says(world.agent(name, "monitor"), (0, 190))
@@ -221,9 +220,10 @@ def test_a_missing_config_or_binary_is_5(world11, name):
     says(world11.agent(name, "start", params={"binary": "/etc/hostname"}), 5, "/etc/hostname")
 
 
-WRONG = [("config", "kopano/server.cfg"), ("stop_escalate", "soon"), ("stop_escalate", "0"), ("options", "--word 'open"),
+WRONG = [("config", "kopano/server.cfg"), ("stop_escalate", "soon"), ("stop_escalate", "0"), ("options", "-x 'open"),
          ("options", "-c /etc/other.cfg"), ("binary", "sbin/kopano"), ("pidfile", "x.pid"), ("listen", "ftp://host"),
-         ("listen", "http://host:99999"), ("tls_verify", "perhaps"), ("ca_file", "ca.pem"), ("test_password_file", "secret")]
+         ("listen", "http://host:99999"), ("tls_verify", "perhaps"), ("ca_file", "ca.pem"),
+         ("test_password_file", "secret")]
 
 
 @every_daemon

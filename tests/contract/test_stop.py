@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""stop: 0 only when nothing of the instance is left; pressing on step by step, and never on what must not be pressed."""
+"""stop: 0 only when nothing of the instance is left; it presses on step by step."""
 import contextlib
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 
 from world import DAEMONS, wait_for
 
-from .looks import Mta, forget, lines, run, says, serve, start, state_of, together
+from .looks import Mta, agents, forget, lines, run, says, serve, start, state_of, together
 
 every_daemon = pytest.mark.parametrize("name", DAEMONS)
 
@@ -88,9 +88,8 @@ def test_a_daemon_that_ignores_term_is_killed_5_s_after_the_second(world):
     for name in DAEMONS:
         world.fault(name, "no-term")
     wait_for(lambda: not any(_catches_term(world.main_pid(name)) for name in DAEMONS))
-    found = together(*[lambda name=name: world.agent(name, "stop", timeout=30, params={"stop_escalate": 1},
-                                                     env={"HA_LOGFILE": "/run/ha.log"}) for name in DAEMONS])
-    for name, result in zip(DAEMONS, found):
+    found = agents(world, DAEMONS, "stop", timeout=30, params={"stop_escalate": 1}, env={"HA_LOGFILE": "/run/ha.log"})
+    for name, result in found.items():
         says(result, 0)
         assert 6 <= result.took < 8, "%s: %r" % (name, result)
         assert world.gone(name)
@@ -135,7 +134,8 @@ def _in_vain(client):
         raise AssertionError("answered without a database")
 
 
-@pytest.mark.parametrize("name, seconds", (("server", 60), ("dagent", 35), ("spooler", 70), ("gateway", 15), ("ical", 35)))
+@pytest.mark.parametrize("name, seconds", (("server", 60), ("dagent", 35), ("spooler", 70), ("gateway", 15),
+                                           ("ical", 35)))
 def test_the_second_term_comes_after_the_daemons_own_drain(name, seconds):
     parameter = ET.fromstring(run(name, "meta-data").out).find("parameters/parameter[@name='stop_escalate']/content")
     assert int(parameter.get("default")) == seconds
@@ -147,12 +147,11 @@ def test_a_short_timeout_compresses_the_steps_and_a_warning_names_the_advised_on
     for name in advised:
         world11.fault(name, "no-term")
     wait_for(lambda: not any(_catches_term(world11.main_pid(name)) for name in advised))
-    found = together(*[lambda name=name: world11.agent(name, "stop", timeout=6, env={"HA_LOGFILE": str(tmp_path / name)})
-                       for name in advised])
-    for name, result in zip(advised, found):
+    log = str(tmp_path / "ha.log")
+    for name, result in agents(world11, tuple(advised), "stop", timeout=6, env={"HA_LOGFILE": log}).items():
         assert 3 < says(result, 0).took < 6
         assert world11.gone(name)
-        said = [line for line in lines(str(tmp_path / name)) if "timeout" in line]
+        said = [line for line in lines(log) if "timeout" in line and "kopano-" + name in line]
         assert len(said) == 1, said
         assert max(int(number) for number in re.findall(r"(\d+) ?s\b", said[0])) >= advised[name], said
 
@@ -177,7 +176,7 @@ def test_children_of_the_fork_model_end_too(world):
     world.hold("imap")
     world.hold("caldav", greeting=False).send(b"OPTIONS / HT")
     wait_for(lambda: all(len(world.pids(name)) >= 2 for name in names))
-    for result in together(*[lambda name=name: world.agent(name, "stop", timeout=60) for name in names]):
+    for result in agents(world, names, "stop", timeout=60).values():
         says(result, 0)
     assert all(world.gone(name) for name in names)
 
@@ -204,7 +203,8 @@ def test_a_mail_that_is_being_sent_by_a_thread_gets_spoolers_own_drain(world11):
 @every_daemon
 def test_stop_works_without_config_and_with_parameters_that_are_wrong(site, name):
     os.unlink(site.config(name))
-    wrong = {"stop_escalate": "soon", "options": "'open", "listen": "ftp://host", "tls_verify": "perhaps", "pidfile": "x"}
+    wrong = {"stop_escalate": "soon", "options": "'open", "listen": "ftp://host", "tls_verify": "perhaps",
+             "pidfile": "x"}
     assert stop(site, name, params=wrong).took < 5
 
 
@@ -241,12 +241,13 @@ def test_a_schema_upgrade_is_recognised_waited_for_and_never_interrupted(world):
     says(world.agent("server", "start", timeout=40), 0)
     assert 5 <= time.monotonic() - begun < 8
     pid = world.main_pid("server")
-    monitors = [lambda how=how: world.agent("server", "monitor", **how) for how in ({"level": 10}, {"level": 20}, {"interval": 0})]
-    *found, level_0, reloaded = together(*monitors, lambda: world.agent("server", "monitor", level=0),
-                                         lambda: world.agent("server", "reload", timeout=3))
+    *found, reloaded = together(lambda: world.agent("server", "monitor", level=10),
+                                lambda: world.agent("server", "monitor", level=20),
+                                lambda: world.agent("server", "monitor", interval=0),
+                                lambda: world.agent("server", "reload", timeout=3))
     for result in found:
         says(result, 190, "upgrad", str(pid))
-    says(level_0, 0)
+    says(world.agent("server", "monitor", level=0), 0)
     says(reloaded, 1)
     for timeout in (6.5, 6):
         result = says(world.agent("server", "stop", timeout=timeout), 1, "upgrad", str(pid))

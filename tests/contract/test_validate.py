@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""validate-all: silent when all is well; else one line a finding with file, key, value and remedy, and the code of the first error."""
+"""validate-all: silent when all is well; else one line a finding, with file, key, value and remedy."""
 import os
 import shutil
 
@@ -101,9 +101,10 @@ def test_level_0_looks_at_the_parameters_alone(world11, name):
 @every_daemon
 def test_a_parameter_that_is_wrong_in_itself_is_6_at_both_levels(good11, name):
     for level in (0, 10):
-        found = validate(good11, name, level, 6, params={"config": "etc/x.cfg", "stop_escalate": "soon", "options": "'open"})
+        wrong = {"config": "etc/x.cfg", "stop_escalate": "soon", "options": "'open"}
+        found = validate(good11, name, level, 6, params=wrong)
         assert len(found) == 3
-        for parameter, value in (("config", "etc/x.cfg"), ("stop_escalate", "soon"), ("options", "'open")):
+        for parameter, value in wrong.items():
             assert len([line for line in found if parameter in line and value in line]) == 1, found
 
 
@@ -111,8 +112,9 @@ def test_a_parameter_that_is_wrong_in_itself_is_6_at_both_levels(good11, name):
 
 @every_daemon
 def test_a_missing_binary_or_config_is_5(good11, name):
-    assert any("/srv/none/kopano" in line for line in validate(good11, name, 10, 5, params={"binary": "/srv/none/kopano"}))
-    assert any("/srv/none.cfg" in line for line in validate(good11, name, 10, 5, params={"config": "/srv/none.cfg"}))
+    for parameter, value in (("binary", "/srv/none/kopano"), ("config", "/srv/none.cfg")):
+        found = validate(good11, name, 10, 5, params={parameter: value})
+        assert [line for line in found if line.startswith("ERROR") and value in line], found
 
 
 @every_daemon
@@ -128,13 +130,15 @@ def test_a_config_that_the_daemon_itself_rejects_is_5(good, name):
 def test_an_unknown_user_is_5(good11, name):
     good11.write_config(name, run_as_user="nobody-here")
     found = validate(good11, name, 10, 5)
-    assert [line for line in found if line.startswith("ERROR: /etc/kopano/%s.cfg: run_as_user = nobody-here: " % name)], found
+    where = "ERROR: /etc/kopano/%s.cfg: run_as_user = nobody-here: " % name
+    assert [line for line in found if line.startswith(where)], found
 
 
 def test_a_socket_in_a_directory_that_can_not_be_made_is_5(good11):
     good11.write_config("server", server_pipe_name="/srv/none/deep/server.sock")
     found = validate(good11, "server", 10, 5)
-    assert [line for line in found if "server_pipe_name" in line and "/srv/none/deep" in line and "create" in line], found
+    assert [line for line in found
+            if "server_pipe_name" in line and "/srv/none/deep" in line and "create" in line], found
 
 
 def test_a_server_without_its_tls_key_is_5_others_are_warned(good11):
@@ -172,7 +176,8 @@ def test_addresses_and_lo(good11, name, key, port):
 @every_daemon
 def test_a_unit_that_is_enabled_at_boot(good11, put, name):
     put("/etc/systemd/system/multi-user.target.wants/kopano-%s.service" % name, link="/lib/systemd/system/x.service")
-    warned(good11, name, "multi-user.target.wants/kopano-%s.service" % name, "systemctl disable kopano-%s.service" % name)
+    warned(good11, name, "multi-user.target.wants/kopano-%s.service" % name,
+           "systemctl disable kopano-%s.service" % name)
 
 
 def test_tls_files(good11, tmp_path):
@@ -200,13 +205,15 @@ def test_webapps_default_server(good11, put, name):
     put("/etc/kopano/webapp/config.php", '<?php define("DEFAULT_SERVER", "http://127.0.0.1:236/kopano");')
     assert validate(good11, name) == []
     put("/etc/kopano/webapp/config.php", '<?php define("DEFAULT_SERVER", "http://127.0.0.1:9236/kopano");')
-    warned(good11, name, "/etc/kopano/webapp/config.php: DEFAULT_SERVER = http://127.0.0.1:9236", "server_listen = *:236")
+    warned(good11, name, "/etc/kopano/webapp/config.php: DEFAULT_SERVER = http://127.0.0.1:9236",
+           "server_listen = *:236")
 
 
 @pytest.mark.parametrize("name", DAEMONS[1:])
 def test_a_client_that_looks_for_its_server_elsewhere(good11, name):
     good11.write_config(name, server_socket="http://127.0.0.1:9236/")
-    warned(good11, name, "/etc/kopano/%s.cfg: server_socket = http://127.0.0.1:9236/" % name, "/etc/kopano/server.cfg", "use ")
+    warned(good11, name, "/etc/kopano/%s.cfg: server_socket = http://127.0.0.1:9236/" % name,
+           "/etc/kopano/server.cfg", "use ")
 
 
 def test_a_server_that_lets_root_not_in(good11):

@@ -90,7 +90,7 @@ def test_a_configuration_edited_broken_or_removed_changes_no_verdict_and_is_logg
 
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    for broken in (text + "bogus_key = 1\n", text.replace("pid_file", "# pid_file") + elsewhere(), "\0\1\2" * 1000, None):
+    for broken in (text + "bogus_key = 1\n", text + elsewhere(), "\0\1\2" * 1000, None):
         os.unlink(path) if broken is None else _rewrite(path, broken)
         look()
         look()
@@ -129,8 +129,9 @@ def test_without_memory_the_listening_sockets_are_asked(site11, name):
 def test_levels_in_between_take_the_next_lower_one(site11):
     """dagent's depth 10 needs its server, depth 0 does not; gateway's depth 20 does, depth 10 does not."""
     site11.kill_daemon("server")
-    for level, dagent, gateway in ((0, 0, 0), (1, 0, 0), (9, 0, 0), (10, 190, 0), (11, 190, 0), (19, 190, 0), (20, 190, 190),
-                                   (21, 190, 190), (1000, 190, 190), ("", 190, 0), ("deep", 190, 0), ("-5", 190, 0)):
+    for level, dagent, gateway in ((0, 0, 0), (1, 0, 0), (9, 0, 0), (10, 190, 0), (11, 190, 0), (19, 190, 0),
+                                   (20, 190, 190), (21, 190, 190), (1000, 190, 190),
+                                   ("", 190, 0), ("deep", 190, 0), ("-5", 190, 0)):
         says(site11.agent("dagent", "monitor", level=level), dagent)
         says(site11.agent("gateway", "monitor", level=level), gateway)
 
@@ -162,7 +163,8 @@ def test_by_hand_it_says_what_was_checked_how_long_it_took_and_why(world11):
     serve(world11, "server", "gateway")
     rc, said = at_a_terminal(world11, "gateway", "monitor", OCF_CHECK_LEVEL="20")
     assert rc == 0
-    for word in ("process %d" % world11.main_pid("gateway"), ":143", ":993", ":110", ":995", "server", " ms]", "gateway: running"):
+    for word in ("process %d" % world11.main_pid("gateway"), ":143", ":993", ":110", ":995", "server", " ms]",
+                 "gateway: running"):
         assert word in said, said
     world11.kill_daemon("server")
     rc, said = at_a_terminal(world11, "gateway", "monitor", OCF_CHECK_LEVEL="20")
@@ -227,7 +229,5 @@ def test_status_is_monitor(site11):
 def test_7_comes_from_monitor_alone(world11):
     for name in NAMES:
         for action in ("start", "stop", "reload", "reload-agent", "validate-all"):
-            result = world11.agent(name, action, timeout=5, params={"binary": "/srv/none"} if action == "start" else None)
-            assert result.rc != 7, (name, action, result)
-
-
+            params = {"binary": "/srv/none"} if action == "start" else None
+            assert world11.agent(name, action, timeout=5, params=params).rc != 7, (name, action)
