@@ -93,6 +93,8 @@ class Call:
         line = data.split(b"\n")[0].rstrip(b"\r").decode("utf-8", "surrogateescape")
         if not line:
             raise ValueError("%s: %s: its first line is empty" % (name, path))
+        if len(line) > 255:                 # kopano-gateway hangs up on one, as if it were broken itself
+            raise ValueError("%s: %s: its first line is too long for a password" % (name, path))
         return line
 
     def step(self, words, took=None):

@@ -8,6 +8,9 @@ import time
 
 from kopano_ocf import backend, endpoint, talk, verdict
 
+BRIEFLY = 2.0           # seconds for a question to the database that is asked in passing
+FORGIVEN_AFTER = 3      # good deep checks in a row that make a failed one forgotten
+
 
 def look(call, instance):
     """Verdict on the instance at the depth that the call asks for."""
@@ -81,7 +84,7 @@ def server(call, instance, main):
     socket = _socket(instance, main)
     if socket:
         age = backend.pending(backend.marker(instance.folder, str(socket)))
-        if age is not None and call.depth < 20 and database(call, instance).how == talk.FINE:
+        if age is not None and call.depth < 20 and database(call, instance, BRIEFLY).how == talk.FINE:
             backend.clear(instance.folder, str(socket))
     if call.depth >= 20 and result.rc in (verdict.SUCCESS, verdict.DEGRADED):
         deep = _deep(call, instance, socket, early)
@@ -116,8 +119,13 @@ def _deep(call, instance, socket, deadline):
     seen = backend.deep(instance.folder, str(socket), deadline, recovered)
     call.step("deep check of %s: %s" % (socket, seen.words), seen.took)
     if seen.how == talk.FINE:
-        instance.put("looks20", None)
+        # a worker that the database once turned away stays broken until the server is restarted, beside good ones
+        good = int(instance.number("good20")) + 1
+        instance.put("good20", good if good < FORGIVEN_AFTER and instance.get("looks20") else None)
+        if good >= FORGIVEN_AFTER:
+            instance.put("looks20", None)
         return verdict.GOOD
+    instance.put("good20", None)
     if seen.how in (backend.UNASKED, talk.DENIED):
         words = seen.words + ("; database: %s" % asked[-1].words if asked else "")
         return verdict.Verdict(verdict.DEGRADED, words)
@@ -131,8 +139,11 @@ def _blame(call, instance, counter, words):
     return result
 
 
-def database(call, instance):
-    """Seen of asking the server's database with what the configuration file says."""
+def database(call, instance, patience=None):
+    """Seen of asking the server's database with what the configuration file says.
+
+    patience: seconds to wait at most, where that is less than the call has left.
+    """
     from kopano_ocf import kopano_cfg
     from kopano_ocf.probe import mysql
     settings = instance.settings()
@@ -140,7 +151,7 @@ def database(call, instance):
         # without it nobody can tell whose fault it is; and then a restart could not work either
         return talk.Seen(talk.UNREACHABLE, "can't be asked, %s is not readable" % instance.config)
     try:
-        seen = mysql.ask(settings.database(), call.deadline)
+        seen = mysql.ask(settings.database(), min(call.deadline, time.monotonic() + (patience or call.timeout)))
     except kopano_cfg.ConfigError as err:
         return talk.Seen(talk.UNREACHABLE, "can't be asked: %s" % err)
     call.step("database: %s" % seen.words, seen.took)

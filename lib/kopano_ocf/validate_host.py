@@ -679,10 +679,15 @@ def server_socket(host):
     if not settings:
         return
     target = settings.server()      # a wrong one is told by way of its ConfigError
+    text = settings.get("server_socket") or "(empty)"
+    # kopano-server believes a peer of its own user on the unix socket; IMAP and POP3 opt out of that, CalDAV doesn't
+    if host.name == "ical" and target.path:
+        yield warning(host.config, "server_socket", text, "over a unix socket kopano-ical accepts any password",
+                      "use http://localhost:236/")
     wrong = _misses(host, target, server) if server else ""
     if wrong and server:
-        yield warning(host.config, "server_socket", settings.get("server_socket") or "(empty)", wrong,
-                      "use %s" % _url(server.bindspecs()))
+        entries = [entry for entry in server.bindspecs() if host.name != "ical" or not entry[2].path]
+        yield warning(host.config, "server_socket", text, wrong, "use %s" % _url(entries))
 
 
 def webapp(host):

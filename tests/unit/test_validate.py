@@ -56,7 +56,7 @@ GOOD = {
     "spooler": "server_socket = default:\n",
     "gateway": "imap_listen = 192.168.122.100:143 127.0.0.1:143\npop3_listen = *:110\n"
                "server_socket = http://192.168.122.100:236/\n",
-    "ical": "ical_listen = *:8080\nserver_socket = file:///run/kopano/server.sock\n",
+    "ical": "ical_listen = *:8080\nserver_socket = http://192.168.122.100:236/\n",
     "monitor": "server_socket = file:///run/kopano/server.sock\n",
 }
 ROUTE = ("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
@@ -780,3 +780,10 @@ def test_an_empty_host(tmp_path):
     for name, agent in AGENTS.items():
         found = validate.validate(agent, called(name), 10, str(tmp_path))
         assert (found[0].severity, found[0].code) == (ERROR, 5) if name != "webapp-health" else found
+
+
+def test_ical_over_a_unix_socket_asks_for_no_password(tree):
+    tree.add("ical", "server_socket = file:///run/kopano/server.sock\n")
+    assert tree.texts("ical") == [
+        "WARNING: /etc/kopano/ical.cfg: server_socket = file:///run/kopano/server.sock: over a unix socket kopano-ical "
+        "accepts any password; use http://localhost:236/"]
