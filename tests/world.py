@@ -145,6 +145,11 @@ def processes():
     return found
 
 
+def _stand_still(pids):
+    """SIGSTOP takes a moment where there are many threads."""
+    wait_for(lambda: all(entry[1] in "TZX" for pid, entry in processes().items() if pid in pids))
+
+
 class Client(socket.socket):
     """A connected client; greeting is what the service said first."""
 
@@ -260,6 +265,7 @@ class Database:
     def freeze(self):
         """SIGSTOP: accepts connections, says nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        _stand_still([self.pid])
 
     def thaw(self):
         self._process.send_signal(signal.SIGCONT)
@@ -522,8 +528,10 @@ class World:
 
     def freeze(self, name):
         """SIGSTOP all processes of a daemon."""
-        for pid in self.pids(name):
+        pids = self.pids(name)
+        for pid in pids:
             os.kill(pid, signal.SIGSTOP)
+        _stand_still(pids)
 
     def thaw(self, name):
         for pid in self.pids(name):

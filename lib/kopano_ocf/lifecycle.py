@@ -36,6 +36,8 @@ def _start(call, instance):
             return Verdict(verdict.GENERIC, "another action on this daemon does not end; see who holds %s" % lock.path)
         instance.recall()
         found = instance.find()
+        if found.main is not None and found.main.dead:
+            found = instance.find_all()     # nobody has collected it yet; its children may live
         if found.main is None and found.orphans:
             return verdict.of_process(found)
         if found.main is not None and not found.main.dead:
@@ -176,16 +178,27 @@ def _make_directories(call, settings, where):
         if os.path.lexists(folder) or not state.trusted(os.path.dirname(folder)):
             continue
         try:
-            os.mkdir(folder, 0o775)
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fchown(fd, uid, gid)
-                os.fchmod(fd, 0o775)
-            finally:
-                os.close(fd)
+            _make_directory(folder, uid, gid)
             call.note("made %s, which was missing" % folder)
         except OSError as err:
             call.note("%s is missing and can't be made: %s" % (folder, err.strerror))
+
+
+def _make_directory(folder, uid, gid):
+    """It appears with its owner, or not at all: nobody mends one that an agent killed in the middle has left."""
+    temporary = "%s.%d" % (folder, os.getpid())
+    os.mkdir(temporary, 0o700)
+    try:
+        fd = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, 0o775)
+        finally:
+            os.close(fd)
+        os.rename(temporary, folder)
+    except OSError:
+        os.rmdir(temporary)
+        raise
 
 
 def _taken(where):

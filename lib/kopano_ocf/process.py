@@ -235,6 +235,9 @@ class Identity:
     def is_ours(self, process):
         # type: (Process) -> bool
         """Executable, role, configuration and pid namespace are those of this instance."""
+        if process.exe in self.executables() and not process.argv:
+            time.sleep(0.01)        # it is just executing itself anew, as the daemons do to drop privileges
+            process.identify()
         return (process.exe in self.executables() and self._in_role(process.argv)
                 and self._reads(process) and process.same_namespace)
 

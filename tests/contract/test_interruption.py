@@ -5,6 +5,7 @@ A timeout kills an agent with SIGKILL, its process group with it; what it has st
 """
 import contextlib
 import os
+import pwd
 import random
 import shutil
 import subprocess
@@ -59,6 +60,17 @@ def test_start_killed_at_each_step_of_its_own(world, name):
         if number % 3 == 0:
             starts(world, name)
         stops(world, name)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "fchown", "fchmod", "rename"])
+def test_start_killed_while_it_makes_the_run_directory(world11, call):
+    """After a reboot: the next start finds it as it should be, or makes it."""
+    shutil.rmtree(world11.run)
+    assert world11.agent("monitor", "start", agents_dir=killed_at(call, 0).folder).rc == -9
+    starts(world11, "monitor")
+    seen, user = os.stat(world11.run), pwd.getpwnam("kopano")
+    assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o7777) == (user.pw_uid, user.pw_gid, 0o775)
+    stops(world11, "monitor")
 
 
 @pairs(*PAIRS)
@@ -161,6 +173,27 @@ def test_a_killed_check_of_the_web_page_leaves_no_child(world11):
         assert world11.agent("webapp-health", "monitor", timeout=2).rc == 190
     assert world11.agent("webapp-health", "stop").rc == 0
     assert world11.agent("webapp-health", "monitor").rc == 7
+
+
+@pytest.mark.parametrize("generation", [8], indirect=True, ids=["g8"])
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "not remembered"])
+def test_children_whose_daemon_is_a_zombie(world, remembered):
+    """Nobody collects the daemon: what serves a client still is no daemon all the same, and has to be stopped first."""
+    world.up("server")
+    started = world.start_daemon("dagent", reap=False)
+    world.wait_ready("dagent")
+    world.hold("lmtp")
+    child = wait_for(lambda: [pid for pid in world.pids("dagent") if pid not in tops(world, "dagent")][1:], 5)[-1]
+    if remembered:
+        assert world.agent("dagent", "monitor").rc == 0
+    os.kill(started.pid, 9)
+    wait_for(lambda: started.pid not in world.pids("dagent"))
+    seen = world.agent("dagent", "monitor")
+    assert seen.rc == 1 and ("zombie" in seen.reason if remembered else "children live" in seen.reason
+                             and str(child) in seen.reason), seen
+    assert world.agent("dagent", "start").rc == 1
+    stops(world, "dagent", params={"stop_escalate": "1"})
+    started.reap()
 
 
 # ---- two at once

@@ -495,14 +495,20 @@ class Listening:
         self._sock.close()
 
 
-def echo(greeting, before=b""):
-    """A server that repeats whatever it is told, as an error."""
+def repeats(greeting, before):
+    """A server that is well until it hears a password, which it repeats behind these words (TAG is the tag's place)."""
     def handle(stream):
         stream.write(greeting)
         stream.flush()
         for line in stream:
-            words = line.split(b" ", 1)
-            stream.write((words[0] + b" NO " + line) if before == b"tag" else before + line)
+            tag = line.split(b" ", 1)[0]
+            if b"repe4ted" in line:
+                answer = before.replace(b"TAG", tag) + line
+            elif b"CAPA" in line:
+                answer = b"+OK\r\n.\r\n"
+            else:
+                answer = b"+OK\r\n" if greeting.startswith(b"+") else tag + b" OK\r\n"
+            stream.write(answer)
             stream.flush()
     return handle
 
@@ -595,22 +601,26 @@ def test_the_mailboxs_password_is_told_to_nobody(world11, observed, tmp_path, us
         assert part not in told(world11, tracer, *results)
 
 
+@pytest.mark.parametrize("generation", [11], indirect=True, ids=["g11"])
 def test_a_server_that_repeats_the_password(site, observed, tmp_path):
     tracer, how = observed
     (tmp_path / "secret").write_text("repe4ted\n")
     results = []
-    for name, scheme, handle in (("gateway", "imap", echo(b"* OK ready\r\n", b"tag")),
-                                 ("gateway", "pop3", echo(b"+OK ready\r\n", b"-ERR ")),
-                                 ("gateway", "imap", echo(b"* OK ready\r\n")),
-                                 ("gateway", "pop3", echo(b"+OK ready\r\n")), ("ical", "http", echo_http)):
+    for name, scheme, handle in (
+            [("gateway", "imap", repeats(b"* OK ready\r\n", before))
+             for before in (b"", b"TAG NO ", b"TAG BAD ", b"* BYE ")]
+            + [("gateway", "pop3", repeats(b"+OK ready\r\n", before)) for before in (b"", b"-ERR ", b"-ERR [AUTH] ")]
+            + [("ical", "http", echo_http)]):
         with Listening(handle) as listening:
             results.append(site.agent(name, "monitor", level=20, timeout=3, params={
                 "listen": "%s://127.0.0.1:%d" % (scheme, listening.port), "test_user": "alice",
                 "test_password_file": str(tmp_path / "secret")}, **how))
             assert results[-1].rc in (1, 190) and "Traceback" not in results[-1].err, results[-1]
+            assert "test login" in results[-1].reason, results[-1]
     assert "repe4ted" not in told(site, tracer, *results), results
 
 
+@pytest.mark.parametrize("generation", [11], indirect=True, ids=["g11"])
 @pytest.mark.parametrize("kind", ["missing", "empty", "directory", "fifo", "binary", "huge", "unset"])
 def test_a_password_file_that_is_none(site, tmp_path, kind):
     path = tmp_path / "secret"

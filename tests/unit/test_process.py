@@ -238,6 +238,24 @@ def test_family_is_what_is_below_and_in_the_session(tmp_path):
         stranger.wait()
 
 
+def test_below_a_pid_that_is_somebody_elses_now_is_nobody_of_ours():
+    """The daemon ended, its pid was used again, and that process has children of its own."""
+    first = subprocess.Popen(["sh", "-c", "sleep 60 & read x"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        then = process.look(first.pid)
+        deadline = time.monotonic() + 10
+        while not process.family(then) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert process.family(then)
+        then.start -= 1                     # as if it had been looked at in an earlier life of that pid
+        assert process.family(then) == []
+    finally:
+        for entry in process.family(process.look(first.pid)):
+            process.send(entry, signal.SIGKILL)
+        first.kill()
+        first.communicate()
+
+
 def test_listening_sockets_of_a_process(tmp_path):
     import socket
     tcp = socket.socket()
@@ -276,3 +294,11 @@ def test_an_open_file_is_seen(tmp_path):
 @pytest.mark.parametrize("pid", [0, -1, DEAD, 10 ** 12])
 def test_no_such_process(pid):
     assert process.look(pid) is None
+
+
+def test_a_daemon_that_executes_itself_anew_has_no_command_line_for_a_moment(stage, tmp_path, config):
+    child = stage("kopano-dagent", "-l", "-c", config)
+    identity = Identity(str(tmp_path / "kopano-dagent"), config, role=("-l",))
+    seen = process.look(child.pid).identify()
+    seen.argv = []
+    assert identity.is_ours(seen) and seen.argv[1:] == ["-l", "-c", config]

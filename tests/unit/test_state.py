@@ -62,6 +62,14 @@ def test_writing_replaces_a_link_instead_of_following_it(folder):
     assert victim.read_text() == "precious" and not (folder / "x").is_symlink()
 
 
+def test_a_link_put_where_the_new_file_is_written_at_the_last_moment(folder, monkeypatch):
+    victim = folder / "victim"
+    victim.write_text("precious")
+    (folder / ("x.%d.tmp" % os.getpid())).symlink_to(victim)
+    monkeypatch.setattr(state, "remove", lambda path: True)     # as if it came after that
+    assert not state.write(str(folder / "x"), {"a": 1}) and victim.read_text() == "precious"
+
+
 @pytest.mark.parametrize("mode, good", [
     (0o755, True), (0o700, True), (0o1777, True), (0o777, False), (0o775, False)])
 def test_a_directory_that_others_can_write_is_not_used(folder, mode, good):
