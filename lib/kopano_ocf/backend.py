@@ -13,8 +13,9 @@ from kopano_ocf import endpoint, state, talk
 from kopano_ocf.probe import soap
 
 MARKER_LASTS = 600.0        # seconds
-PATIENCE = 10.0             # seconds that a client's agent waits for the server: a monitor that waits longer can hold up
-                            # the transition in which Pacemaker restarts that very server
+# Seconds that a client's agent waits for the server: a monitor that waits longer can hold up the very transition in
+# which Pacemaker restarts that server.
+PATIENCE = 10.0
 UNASKED = "unasked"
 _PREFIX = "kopano-ocf-deep-"
 
@@ -61,7 +62,8 @@ def guarded(folder, server, question, deadline, recovered=None):
         since = _since(path)
         if since is not None and since != harmless:
             return talk.Seen(UNASKED, "%s: not asked, a check got no answer %d s ago; asked again after %d minutes, "
-                             "or when its database answers" % (server, int(time.monotonic() - since), MARKER_LASTS // 60))
+                             "or when its database answers"
+                             % (server, int(time.monotonic() - since), MARKER_LASTS // 60))
         state.write(path, {"pending": "%.6f" % time.monotonic()})
         seen = question()
         if seen.how != talk.SILENT:

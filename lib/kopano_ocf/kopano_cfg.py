@@ -13,7 +13,6 @@ MYPY = False
 if MYPY:
     from typing import Any, Dict, List, Optional, Tuple  # noqa: F401
 
-DAEMONS = ("server", "dagent", "spooler", "gateway", "ical", "monitor")
 
 FILE_LIMIT = 1 << 20          # bytes of one configuration file
 INCLUDE_DEPTH = 16
@@ -538,7 +537,7 @@ class Database:
 class Settings:
     """One daemon's settings, whatever names its version uses.
 
-    daemon   one of DAEMONS
+    daemon   server, dagent, spooler, gateway, ical or monitor
     values   from dump(), read(), or a plain dict
     path     the file, for messages
     environ  where KOPANO_SOCKET is looked up; os.environ when None

@@ -402,16 +402,6 @@ def send(process, number):
     return True
 
 
-def wait_gone(processes, until, pause=0.02):
-    # type: (list, float, float) -> list
-    """Wait for all to be gone (or zombies); those that are left at `until` (time.monotonic())."""
-    left = [entry for entry in processes if entry.alive]
-    while left and time.monotonic() < until:
-        time.sleep(min(pause, max(0.0, until - time.monotonic())))
-        left = [entry for entry in left if entry.alive]
-    return left
-
-
 def read_pid(path):
     # type: (str) -> int
     """The number in a pid file; 0 for anything else than one plain number in a regular file.
@@ -514,8 +504,6 @@ def listener_of(host, port, path):
 def holds(process, path):
     """Whether one of its descriptors is this very file (deleted or not)."""
     return any(link in (path, path + _DELETED) for link in process.descriptors())
-
-
 
 
 MYPY = False

@@ -175,7 +175,7 @@ class Lock:
         """True when somebody else holds it."""
         return self.fd >= 0 and not self.held
 
-    def __exit__(self, *ignored):
+    def __exit__(self, *_ignored):
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

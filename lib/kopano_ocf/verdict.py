@@ -6,8 +6,8 @@ success for Pacemaker, but shown); a clean absence is 7.
 """
 from kopano_ocf import talk
 
-SUCCESS, GENERIC, ARGUMENTS, UNIMPLEMENTED, PERMISSION, INSTALLED, CONFIGURED, NOT_RUNNING, DEGRADED = (
-    0, 1, 2, 3, 4, 5, 6, 7, 190)
+SUCCESS, GENERIC, UNIMPLEMENTED, PERMISSION, INSTALLED, CONFIGURED, NOT_RUNNING, DEGRADED = (
+    0, 1, 3, 4, 5, 6, 7, 190)
 NAMES = {0: "running", 1: "failed", 2: "wrong on this host", 3: "unknown action", 4: "not allowed", 5: "not installed",
          6: "wrong configuration", 7: "not running", 190: "running, degraded"}
 
