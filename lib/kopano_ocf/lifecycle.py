@@ -322,7 +322,7 @@ def _short_look(call, instance, main):
     watch = call.agent.watch
     if watch == "portless":
         # its signal handlers come last: after the change of user and the look for a second instance
-        settled = main.catches(signal.SIGTERM) and main.age() >= 0.2
+        settled = main.catches(signal.SIGTERM) and main.age() >= 0.1
         return verdict.GOOD if settled else Verdict(verdict.GENERIC, "it is not set up yet")
     if watch == "dagent":
         return monitor.dagent(call, instance, main) if monitor.listens_at(instance, main) else Verdict(
