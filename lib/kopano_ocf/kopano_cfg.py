@@ -9,6 +9,8 @@ import os
 from kopano_ocf import endpoint
 from kopano_ocf.endpoint import Endpoint
 
+DAEMONS = ("server", "dagent", "spooler", "gateway", "ical", "monitor")
+
 MYPY = False
 if MYPY:
     from typing import Any, Dict, List, Optional, Tuple  # noqa: F401
@@ -537,7 +539,7 @@ class Database:
 class Settings:
     """One daemon's settings, whatever names its version uses.
 
-    daemon   server, dagent, spooler, gateway, ical or monitor
+    daemon   one of DAEMONS
     values   from dump(), read(), or a plain dict
     path     the file, for messages
     environ  where KOPANO_SOCKET is looked up; os.environ when None

@@ -579,7 +579,7 @@ def test_monitor_checks_quota(mail):
     mail.up("monitor")
     wait_for(lambda: "Quota monitor done in 0 seconds. Processed:" in mail.last_words("monitor"), 12,
              mail.last_words("monitor"))
-    assert mail.server_connections("monitor") == set()
+    wait_for(lambda: mail.server_connections("monitor") == set(), 5, "no connection stays between two checks")
 
 
 def test_monitors_term_handler_stays(mail):

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 tests, seconds = collections.Counter(), collections.Counter()
 for case in ET.parse(sys.argv[1]).iter("testcase"):
-    words = case.get("classname").split(".")
+    words = (case.get("classname") or "").split(".")
     folder = words[1] if words[0] == "tests" and len(words) > 2 else words[0]
     tests[folder] += 1
     seconds[folder] += float(case.get("time"))
