@@ -52,7 +52,11 @@ def _start(call, instance):
                 words.close()
                 return None
     try:
-        return _until_serving(call, instance, child, words)
+        result = _until_serving(call, instance, child, words)
+        # one that was born at the same moment could not be seen before
+        if child is not None and not lock.held and result.rc == verdict.SUCCESS and _second(instance, child):
+            return None
+        return result
     finally:
         if words:
             words.close()

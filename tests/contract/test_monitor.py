@@ -318,6 +318,8 @@ def test_an_expired_certificate_is_190(world, expired):
     serve(world, *names)
     for name, result in monitors(world, names).items():
         says(result, 190, "expired", {"server": ":237", "gateway": ":993", "ical": ":8443"}[name])
+    for name, only in (("gateway", "imaps://127.0.0.1:993"), ("ical", "https://127.0.0.1:8443")):
+        says(world.agent(name, "monitor", params={"listen": only}), 190, "expired")
 
 
 def test_a_certificate_is_verified_on_demand_only(world11):

@@ -332,7 +332,7 @@ def test_background_start_returns_before_it_serves(world):
         assert file.read() == "4194303\n" and started.rc is None
     world.database.thaw()
     assert started.wait(5) == 0
-    wait_for(lambda: open("/run/kopano/server.pid").read() == "%d\n" % world.main_pid("server"), 5,
+    wait_for(lambda: open("/run/kopano/server.pid").read() == "%s\n" % world.main_pid("server"), 5,
              "pid file")
     with unix() as sock:
         sock.sendall(HEAD)
