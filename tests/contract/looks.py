@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import threading
@@ -113,6 +114,13 @@ def state_of(pid):
             return file.read().rpartition(")")[2].split()[0]
     except OSError:
         return ""
+
+
+def catches_term(pid):
+    """Whether a process has a handler for TERM; the daemons' are gone after the first one."""
+    with open("/proc/%d/status" % pid, encoding="utf-8") as file:
+        caught = [int(line.split()[1], 16) for line in file if line.startswith("SigCgt:")]
+    return bool(caught[0] >> (signal.SIGTERM - 1) & 1)
 
 
 def lines(path):

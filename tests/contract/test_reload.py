@@ -4,7 +4,7 @@ import pytest
 
 from world import DAEMONS, wait_for
 
-from .looks import CLIENTS, lines, says, serve, together
+from .looks import CLIENTS, catches_term, lines, says, serve, together
 
 every_daemon = pytest.mark.parametrize("name", DAEMONS)
 
@@ -69,17 +69,23 @@ def test_a_daemon_that_does_not_serve_yet_is_not_reloaded(world):
 
 
 def test_a_daemon_that_is_being_stopped_is_not_reloaded(world):
-    serve(world, "gateway")
+    """Both wait for an idle client; dagent's listening socket stays open meanwhile."""
+    world.write_config("dagent", process_model="thread")
+    serve(world, "server", "gateway", "dagent")
     world.hold("imap")
+    world.hold("lmtp")
 
-    def reload_meanwhile():
-        wait_for(lambda: world.agent("gateway", "monitor", level=10, timeout=2).rc != 0, 5)
-        return world.agent("gateway", "reload", timeout=3)
+    def reload_meanwhile(name):
+        wait_for(lambda: not catches_term(world.main_pid(name)))
+        return world.agent(name, "reload", timeout=3)
 
-    stopped, reloaded = together(
-        lambda: world.agent("gateway", "stop", timeout=60, params={"stop_escalate": 4}), reload_meanwhile)
-    says(stopped, 0)
-    says(reloaded, 1)
+    names = "gateway", "dagent"
+    found = together(*[lambda name=name: world.agent(name, "stop", timeout=60, params={"stop_escalate": 3}) for name in names],
+                     *[lambda name=name: reload_meanwhile(name) for name in names])
+    for result in found[:2]:
+        says(result, 0)
+    for result in found[2:]:
+        says(result, 1)
 
 
 def test_a_frozen_daemon_is_not_reloaded(site11):

@@ -13,7 +13,7 @@ import pytest
 
 from world import DAEMONS, wait_for
 
-from .looks import Mta, agents, forget, lines, run, says, serve, start, state_of, together
+from .looks import Mta, agents, catches_term, forget, lines, run, says, serve, start, state_of, together
 
 every_daemon = pytest.mark.parametrize("name", DAEMONS)
 
@@ -87,18 +87,13 @@ def test_a_daemon_that_ignores_term_is_killed_5_s_after_the_second(world):
     serve(world, *DAEMONS)
     for name in DAEMONS:
         world.fault(name, "no-term")
-    wait_for(lambda: not any(_catches_term(world.main_pid(name)) for name in DAEMONS))
+    wait_for(lambda: not any(catches_term(world.main_pid(name)) for name in DAEMONS))
     found = agents(world, DAEMONS, "stop", timeout=30, params={"stop_escalate": 1}, env={"HA_LOGFILE": "/run/ha.log"})
     for name, result in found.items():
         says(result, 0)
         assert 6 <= result.took < 8, "%s: %r" % (name, result)
         assert world.gone(name)
     assert len([line for line in lines("/run/ha.log") if "kill" in line]) >= len(DAEMONS)
-
-
-def _catches_term(pid):
-    with open("/proc/%d/status" % pid, encoding="utf-8") as file:
-        return bool(int(re.search(r"SigCgt:\s*(\w+)", file.read()).group(1), 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_the_second_term_ends_a_drain(world):
@@ -146,7 +141,7 @@ def test_a_short_timeout_compresses_the_steps_and_a_warning_names_the_advised_on
     serve(world11, *advised)
     for name in advised:
         world11.fault(name, "no-term")
-    wait_for(lambda: not any(_catches_term(world11.main_pid(name)) for name in advised))
+    wait_for(lambda: not any(catches_term(world11.main_pid(name)) for name in advised))
     log = str(tmp_path / "ha.log")
     for name, result in agents(world11, tuple(advised), "stop", timeout=6, env={"HA_LOGFILE": log}).items():
         assert 3 < says(result, 0).took < 6
@@ -189,7 +184,7 @@ def test_a_mail_that_is_being_sent_by_a_thread_gets_spoolers_own_drain(world11):
         mta.wait_for_client()
 
         def finish():
-            wait_for(lambda: not _catches_term(main))       # it has had its first TERM
+            wait_for(lambda: not catches_term(main))       # it has had its first TERM
             assert not mta.mails
             mta.greet()
 
@@ -253,6 +248,7 @@ def test_a_schema_upgrade_is_recognised_waited_for_and_never_interrupted(world):
         result = says(world.agent("server", "stop", timeout=timeout), 1, "upgrad", str(pid))
         assert timeout - 5.5 < result.took < timeout - 4
         assert world.main_pid("server") == pid, "a second TERM kills"
+        forget(world)
     says(world.agent("server", "monitor"), 190, "upgrad")
     world.fault("server", None)
     stop(world, "server")

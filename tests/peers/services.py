@@ -43,8 +43,24 @@ class Service:
 
     def freeze(self):
         os.kill(self.pid, signal.SIGSTOP)
-        while "T" not in open("/proc/%d/stat" % self.pid).read().rpartition(")")[2].split()[0]:
+        limit = time.monotonic() + 20
+        while self.about("stat").rpartition(")")[2].split()[0] != "T":
+            if time.monotonic() > limit:
+                pytest.fail("process %d does not stop:\n%s" % (self.pid, self.state()))
             time.sleep(0.001)
+
+    def about(self, name):
+        """A file of /proc about the process, or why it can't be read."""
+        try:
+            with open("/proc/%d/%s" % (self.pid, name)) as file:
+                return file.read()
+        except OSError as err:
+            return str(err)
+
+    def state(self):
+        """What the kernel says the process is doing, and what it has written: for a failure's report."""
+        return "\n".join([self.about(name) for name in ("status", "wchan", "stack", "syscall", "schedstat")]
+                         + [self.log()])
 
     def thaw(self):
         os.kill(self.pid, signal.SIGCONT)

@@ -60,7 +60,6 @@ def ask(url, probe, seconds=10, **words):
     return seen
 
 
-@pytest.mark.usefixtures("nginx")
 @pytest.mark.parametrize("url, probe, words", [
     ("http://127.0.0.1:%d" % PORT, soap.head, "some other HTTP server answers (HTTP status 200 OK, Server"),
     ("https://127.0.0.1:%d" % TLS_PORT, soap.head, "some other HTTP server answers (HTTP status 200 OK"),
@@ -70,10 +69,10 @@ def ask(url, probe, seconds=10, **words):
     ("http://127.0.0.1:%d" % TLS_PORT, soap.head, "HTTP status 400 Bad Request"),
     ("http://127.0.0.1:%d" % PORT, imap.noop, ""),
 ])
-def test_another_server_is_recognised(url, probe, words):
+def test_another_server_is_recognised(nginx, url, probe, words):
     seen = ask(url, probe, seconds=10 if words else 0.5)
     # one that waits for a request and one that waits for a greeting
-    assert seen.how == (talk.NONSENSE if words else talk.SILENT) and words in seen.words
+    assert seen.how == (talk.NONSENSE if words else talk.SILENT) and words in seen.words, nginx.state()
 
 
 @pytest.mark.usefixtures("nginx")
