@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """reload: the same process reads its configuration again, and only when a HUP does not harm it."""
+import functools
+
 import pytest
 
 from world import DAEMONS, wait_for
@@ -80,8 +82,8 @@ def test_a_daemon_that_is_being_stopped_is_not_reloaded(world):
         return world.agent(name, "reload", timeout=3)
 
     names = "gateway", "dagent"
-    found = together(*[lambda name=name: world.agent(name, "stop", timeout=60, params={"stop_escalate": 3}) for name in names],
-                     *[lambda name=name: reload_meanwhile(name) for name in names])
+    stop = [functools.partial(world.agent, name, "stop", timeout=60, params={"stop_escalate": 3}) for name in names]
+    found = together(*stop, *[functools.partial(reload_meanwhile, name) for name in names])
     for result in found[:2]:
         says(result, 0)
     for result in found[2:]:
