@@ -548,11 +548,14 @@ class World:
         wait_for(lambda: self.gone(name), timeout, "kopano-%s does not stop" % name)
 
     def kill_daemon(self, name):
-        """SIGKILL whatever there is of it."""
-        for pid in self.pids(name):
+        """SIGKILL whatever there is of it; what init has to bury is buried on return."""
+        killed = self.pids(name)
+        orphans = {pid for pid, entry in processes().items() if entry[2] == 1}.intersection(killed)
+        for pid in killed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: self.gone(name), 10, "kopano-%s survives SIGKILL" % name)
+        wait_for(lambda: self.gone(name) and not any(os.path.exists("/proc/%d" % pid) for pid in orphans), 10,
+                 "kopano-%s survives SIGKILL" % name)
 
     def reset(self):
         """As after a reboot: daemons killed, faults off, /run/kopano and HA_RSCTMP empty, configuration anew.

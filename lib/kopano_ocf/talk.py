@@ -272,7 +272,7 @@ def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False
 
 
 # Which failure of several addresses says most
-_TELLING = (NOT_HERE, UNREACHABLE, REFUSED, SILENT)
+_TELLING = (NOT_HERE, UNREACHABLE, REFUSED, SILENT, CLOSED)
 
 
 class _Talk:
@@ -396,6 +396,9 @@ class _Talk:
             how = NOT_HERE
         elif code == errno.ETIMEDOUT:
             how = SILENT
+        elif code in (errno.ECONNRESET, errno.EPIPE):
+            # it was accepted, and closed before this process looked
+            how = CLOSED
         else:
             how = UNREACHABLE
         self._failed(how, "%s: %s" % (self.place, os.strerror(code)))

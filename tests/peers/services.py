@@ -17,6 +17,9 @@ class Service:
 
     def __init__(self, folder, command, ports):
         self.folder = folder
+        taken = [port for port in ports if connects(port)]
+        if taken:
+            pytest.fail("%s can't start: somebody else listens on %s" % (command[0], taken))
         with open(os.path.join(folder, "output"), "wb") as output:
             # a session of its own: at its end Apache signals its whole process group
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,

@@ -10,7 +10,7 @@ from kopano_ocf.endpoint import Endpoint, parse
 from kopano_ocf.probe import caldav, imap, soap, webapp
 from peers.services import write
 
-PORT, TLS_PORT, BROKEN_PORT = 18080, 18443, 18236
+PORT, TLS_PORT, BROKEN_PORT = 5080, 5443, 5236
 
 CONFIGURATION = """
 daemon off;

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Conversations: with transcripts, and with real sockets until a deadline."""
 
+import _socket
 import calendar
+import errno
 import os
 import select
 import socket
@@ -375,6 +377,26 @@ def test_a_reset_is_told():
 
     with Peer(script) as peer:
         seen = one(peer.endpoint("imap"))
+    assert seen.how == talk.CLOSED and "reset" in seen.words
+
+
+def test_a_reset_before_anybody_looked_is_told(monkeypatch):
+    """Accepted and reset while this process was waiting for a processor: the kernel tells it as the connect's outcome."""
+    class Late(_socket.socket):
+        def connect_ex(self, where):
+            code = super().connect_ex(where)
+            poll = select.poll()
+            poll.register(self.fileno(), 0)
+            assert poll.poll(5000)
+            return code or errno.EINPROGRESS
+
+    def script(connection, peer):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with Peer(script) as peer:
+        endpoint = peer.endpoint("imap")
+        monkeypatch.setattr(_socket, "socket", Late)
+        seen = one(endpoint)
     assert seen.how == talk.CLOSED and "reset" in seen.words
 
 

@@ -459,6 +459,6 @@ def test_a_login_that_hangs(serve):
             let_go.wait(10)
         return 200, (), FORM % ""
 
-    seen = log_in(serve(answer), seconds=2)
+    seen = log_in(serve(answer), seconds=5)
     let_go.set()
     assert seen.how == talk.SILENT and "the answer to the login" in seen.words
