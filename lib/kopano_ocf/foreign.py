@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Configuration of the programs around Kopano: WebApp's config.php, Postfix's main.cf, corosync.conf.
+"""Configuration of what hands over to Kopano: WebApp's config.php and Postfix's main.cf.
 
 They are read to see whether they point at where Kopano listens, and never run or changed.
 """
@@ -178,9 +178,13 @@ def lmtp_target(text):
     return Endpoint("lmtp", host=host, port=found) if host and found else None
 
 
-# ---------------------------------------------------------------- Corosync
-
-def corosync_nodes(text):
-    # type: (str) -> int
-    """Number of nodes in a nodelist; 0 when there is none."""
-    return sum(1 for line in text.split("\n") if line.strip().replace(" ", "").startswith("ring0_addr:"))
+def bare_ipv6(text):
+    # type: (str) -> bool
+    """Whether a transport names an IPv6 address without the brackets that Postfix wants."""
+    from kopano_ocf import address
+    transport, _, place = text.partition(":")
+    if place.startswith("inet:"):
+        place = place[5:]
+    words = place.replace(",", " ").split()
+    return transport.strip() in ("lmtp", "smtp") and bool(words) and words[0].count(":") > 1 \
+        and bool(address.family(words[0]) or address.family(words[0].rpartition(":")[0]))

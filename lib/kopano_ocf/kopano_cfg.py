@@ -630,7 +630,8 @@ class Settings:
             return bindspec(text, protocol, tls, port, names=self._old_names())
         except ValueError as err:
             wrong = str(err).rpartition("': ")[2]
-            raise ConfigError(self.path, key, text, wrong, "write it as ADDRESS:PORT or *:PORT")
+            form = "[ADDRESS]:PORT, with the brackets," if text.count(":") > 1 and "[" not in text else "ADDRESS:PORT"
+            raise ConfigError(self.path, key, text, wrong, "write it as %s or *:PORT" % form)
 
     def _pipes(self):
         # type: () -> List[Tuple[str, str, Endpoint]]

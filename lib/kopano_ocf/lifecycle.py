@@ -74,13 +74,11 @@ def _second(instance, child):
 
 
 def _parameters(call):
-    """What is wrong with the parameters in themselves: 6; without psutil: 5; else None."""
-    process.site_packages()
-    try:
-        import psutil  # noqa: F401  pylint: disable=unused-import
-    except ImportError:
-        return Verdict(verdict.INSTALLED, "the Python module psutil is missing; install the package python3-psutil")
-    from kopano_ocf import validate
+    """What is wrong with the parameters in themselves: 6; without psutil or ocf.py: 5; else None."""
+    from kopano_ocf import report, validate
+    lacking = report.lacking("psutil")
+    if lacking:
+        return Verdict(verdict.INSTALLED, lacking)
     for finding in validate.validate(call.agent, call, 0):
         if finding.severity == "ERROR":
             return Verdict(finding.code, finding.text)

@@ -80,13 +80,10 @@ class Health:
 
 def start(call, health):
     """0 once the state file says so; the first look sets the attribute."""
-    from kopano_ocf import validate
-    process.site_packages()
-    try:
-        import requests  # noqa: F401  pylint: disable=unused-import
-    except ImportError:
-        return Verdict(verdict.INSTALLED,
-                       "the Python module requests is missing; install the package python3-requests")
+    from kopano_ocf import report, validate
+    lacking = report.lacking("requests")
+    if lacking:
+        return Verdict(verdict.INSTALLED, lacking)
     for finding in validate.validate(call.agent, call, 0):
         if finding.severity == "ERROR":
             return Verdict(finding.code, finding.text)

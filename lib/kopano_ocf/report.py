@@ -10,6 +10,7 @@ import os
 import sys
 
 _PREFIX = "ocf-exit-reason:"
+_USUAL_FOLDER = "/usr/lib/ocf/lib/heartbeat"
 _ocf = None
 
 
@@ -36,6 +37,24 @@ def ocf():
     return _ocf or None
 
 
+def lacking(module):
+    """Which package this node lacks for `module` (psutil, requests) or ocf.py, in words; "" when it has all."""
+    from kopano_ocf import process
+    process.site_packages()
+    try:
+        __import__(module)
+    except ImportError:
+        return "the Python module %s is missing; install the package python3-%s" % (module, module)
+    if not any(os.path.isfile(folder + "/ocf.py") for folder in (_folder(), _USUAL_FOLDER)):
+        return "ClusterLabs' library ocf.py is missing; install the package resource-agents"
+    return ""
+
+
+def _folder():
+    return os.environ.get("OCF_FUNCTIONS_DIR") or (
+        os.environ["OCF_ROOT"] + "/lib/heartbeat" if os.environ.get("OCF_ROOT") else _USUAL_FOLDER)
+
+
 def _load():
     env = os.environ
     if env.get("HA_debug", "").strip() in ("", "0"):
@@ -46,7 +65,7 @@ def _load():
         if path and not os.access(path if os.path.isfile(path) else os.path.dirname(path) or ".", os.W_OK) \
                 or os.path.exists(path) and not os.path.isfile(path):
             del env[name]
-    folder = env.get("OCF_FUNCTIONS_DIR") or "%s/lib/heartbeat" % (env.get("OCF_ROOT") or "/usr/lib/ocf")
+    folder = _folder()
     sys.path.append(folder)
     try:
         import ocf as found

@@ -235,6 +235,83 @@ def test_the_test_mailboxs_password(good11, name, tmp_path):
     warned(good11, name, "/srv/none", params=params)
 
 
+# ---- around Kopano (each single check is in tests/unit/test_validate_around.py)
+
+CLUSTER = """totem {
+    version: 2
+    token: %s
+}
+nodelist {
+    node {
+        name: bob
+        nodeid: 1
+        ring0_addr: 192.0.2.25
+    }
+    node {
+        name: alice
+        nodeid: 2
+        ring0_addr: 192.0.2.26
+    }
+}
+quorum {
+    provider: corosync_votequorum
+    %s
+}
+"""
+CIB = """<cib><configuration><resources><group id="kopano">
+<primitive id="kopano_ip" class="ocf" provider="heartbeat" type="IPaddr2"><instance_attributes id="i">
+<nvpair id="n" name="ip" value="192.0.2.100"/><nvpair id="m" name="nic" value="eth77"/></instance_attributes>
+</primitive>
+<primitive id="kopano-server" class="ocf" provider="kopano" type="server"/>
+</group></resources></configuration></cib>"""
+
+
+def test_corosync_and_the_cib(good11, put):
+    put("/etc/corosync/corosync.conf", CLUSTER % ("200", ""))
+    put("/var/lib/pacemaker/cib/cib.xml", CIB)
+    found = "\n".join(validate(good11, "server"))
+    for words in ("/etc/corosync/corosync.conf: totem.token = 200: ", "quorum.two_node = 0: ", "use two_node: 1",
+                  "nodelist.node.name = bob alice: this host is none of the nodes",
+                  "CIB, kopano_ip: nic = eth77: this host has no such network device; crm configure edit kopano_ip"):
+        assert words in found, found
+    assert good11.agent("server", "validate-all", level=0).err == ""
+
+
+def test_drbd(good11, put):
+    put("/etc/corosync/corosync.conf", CLUSTER % ("3000", "two_node: 1"))
+    put("/etc/drbd.conf", "resource kopano {\n net {\n protocol B;\n }\n}\n")
+    found = "\n".join(validate(good11, "server"))
+    for words in ("/etc/drbd.conf: resource kopano: protocol = B: ", "resource kopano: fencing = (none): ",
+                  "resource kopano: fence-peer = (none): "):
+        assert "WARNING: " in found and words in found, found
+    put("/etc/drbd.conf", "resource kopano {\n")
+    assert [line for line in validate(good11, "server") if "drbd" in line] == [
+        "WARNING: /etc/drbd.conf: '}' is missing: the section 'resource' does not end; correct it"]
+
+
+def test_the_databases_account(good11):
+    good11.write_config("server", mysql_user="root", mysql_host="[fd00::101]")
+    found = "\n".join(validate(good11, "server"))
+    assert "server.cfg: mysql_user = root: this account may do everything" in found and "without brackets" in found
+
+
+def test_attachments_that_can_not_be_kept(good11, put):
+    put("/srv/attachments", "a file")
+    good11.write_config("server", attachment_storage="files_v2", attachment_path="/srv/attachments")
+    [line] = validate(good11, "server", 10, 5)
+    assert line == ("ERROR: /etc/kopano/server.cfg: attachment_path = /srv/attachments: /srv/attachments is not a "
+                    "directory; correct it")
+
+
+def test_apache(good11, put):
+    put("/etc/apache2/apache2.conf", "<Location /server-status>\nSetHandler server-status\nRequire ip 192.0.2.1\n"
+        "</Location>\n")
+    put("/etc/apache2/mods-enabled/status.conf", "")
+    warned(good11, "webapp-health", "/etc/apache2/apache2.conf: server-status = require ip 192.0.2.1: ",
+           "Require local")
+    assert validate(good11, "webapp-health", params={"status_url": "http://192.0.2.7/server-status"}) == []
+
+
 def test_the_first_error_sets_the_code_and_all_findings_are_told(good11, put):
     good11.write_config("ical", bogus_key="1")
     put("/etc/systemd/system/multi-user.target.wants/kopano-ical.service", link="/lib/systemd/system/x.service")

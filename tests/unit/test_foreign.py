@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""config.php, main.cf and corosync.conf, as far as Kopano's cluster depends on them."""
+"""config.php and main.cf, as far as Kopano's cluster depends on them."""
 import pytest
 from hypothesis import given, strategies as st
 
@@ -137,9 +137,3 @@ def test_transports_that_are_not_ours(text):
 @given(st.text(max_size=40))
 def test_any_transport(text):
     foreign.lmtp_target("lmtp:" + text)
-
-
-def test_corosync_nodes():
-    assert foreign.corosync_nodes("") == 0
-    assert foreign.corosync_nodes("nodelist {\n node {\n  ring0_addr: bob\n  ring1_addr: x\n }\n"
-                                  "\tnode {\n\tring0_addr : a\n# ring0_addr: old\n") == 2

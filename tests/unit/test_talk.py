@@ -381,7 +381,7 @@ def test_a_reset_is_told():
 
 
 def test_a_reset_before_anybody_looked_is_told(monkeypatch):
-    """Accepted and reset while this process was waiting for a processor: the kernel tells it as the connect's outcome."""
+    """Accepted and reset while this process waited for a processor: the kernel tells it as connect's outcome."""
     class Late(_socket.socket):
         def connect_ex(self, where):
             code = super().connect_ex(where)

@@ -1,137 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """validate-all: silent when all is well, and one line for each thing that is not."""
 import os
-import pwd
 import subprocess
 import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from kopano_ocf import action, declare, kopano_cfg, validate, validate_host
+from kopano_ocf import host, validate, validate_kopano
+from kopano_ocf.host import Host
 from kopano_ocf.validate import ERROR, WARNING
 
-AGENTS = {
-    "server": declare.Daemon("server", "s", "l", {}, "server", 60, (120, 90, 30, 30), listens="soap"),
-    "dagent": declare.Daemon("dagent", "s", "l", {}, "dagent", 35, (60, 60, 30, 30), listens="lmtp",
-                             foreground=("-l",), role=("-l",)),
-    "spooler": declare.Daemon("spooler", "s", "l", {}, "portless", 70, (60, 60, 30, 30)),
-    "gateway": declare.Daemon("gateway", "s", "l", {}, "mailbox", 15, (60, 60, 30, 30), listens="imap",
-                              login=True),
-    "ical": declare.Daemon("ical", "s", "l", {}, "mailbox", 35, (60, 60, 30, 30), listens="caldav",
-                           login=True),
-    "monitor": declare.Daemon("monitor", "s", "l", {}, "portless", 15, (60, 60, 30, 30)),
-    "webapp-health": declare.Page("webapp-health", "s", "l", {}, (40, 20, 30, 30), [
-        declare.Parameter("url", "", "", default="http://localhost/webapp/", form="url"),
-        declare.Parameter("match", "", "", default="", form="regex"),
-        declare.Parameter("config", "", "", default="/etc/kopano/webapp/config.php", form="absolute"),
-        declare.Parameter("attribute", "", "", default="kopano-webapp-health", form="attribute", empty=True),
-        declare.TEST_USER, declare.TEST_PASSWORD_FILE, declare.CA_FILE, declare.tls_verify(True)]),
-}
-ME = pwd.getpwuid(os.geteuid()).pw_name
-
-# A daemon that prints its configuration as the real ones do, and refuses the key "bogus".
-DUMPER = """#!/bin/sh
-while [ $# -gt 0 ]; do [ "$1" = -c ] && cfg=$2; shift; done
-if grep -q '^bogus' "$cfg"; then
-    echo '[crit   ] Config error: Unknown option "bogus" found!' >&2; exit %d
-fi
-cat <<END
-%s
-END
-grep = "$cfg" | grep -v '^#'
-"""
-REMOVED = set(kopano_cfg.RENAMED) | {"server_bind", "server_bind_intf"}
-DEFAULTS = dict((name, "\n".join(
-    "# %s = %s" % entry for entry in sorted(dict(kopano_cfg._COMMON, **kopano_cfg._DEFAULTS[name]).items())
-    if entry[0] not in REMOVED)) for name in kopano_cfg.DAEMONS)
-TOO_OLD = """#!/bin/sh
-echo "[crit   ] Config error: Commandline option 'dump-config' cannot be empty!" >&2; exit 1
-"""
-GOOD = {
-    "server": "server_listen = 192.168.122.100:236\nserver_pipe_name = /run/kopano/server.sock\n"
-              "server_pipe_priority = /run/kopano/prio.sock\nlocal_admin_users = root kopano\n"
-              "mysql_password = geheim\n",
-    "dagent": "lmtp_listen = 192.168.122.100:2003\nserver_socket = file:///var/run/kopano/server.sock\n",
-    "spooler": "server_socket = default:\n",
-    "gateway": "imap_listen = 192.168.122.100:143 127.0.0.1:143\npop3_listen = *:110\n"
-               "server_socket = http://192.168.122.100:236/\n",
-    "ical": "ical_listen = *:8080\nserver_socket = http://192.168.122.100:236/\n",
-    "monitor": "server_socket = file:///run/kopano/server.sock\n",
-}
-ROUTE = ("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
-         "eth0\t00000000\t017AA8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
-         "eth0\t007AA8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n")
-ROUTE6 = ("fd000000000000000000000000000000 40 00000000000000000000000000000000 00 "
-          "00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n")
-
-
-class Tree:
-    """A host's files below a directory of their own, all good to begin with."""
-
-    def __init__(self, root):
-        self.root = str(root)
-        os.chmod(self.root, 0o755)
-        for name, text in GOOD.items():
-            code = 0 if name in ("ical", "dagent") else 1
-            self.write("/usr/sbin/kopano-" + name, DUMPER % (code, DEFAULTS[name]), 0o755)
-            self.write("/etc/kopano/%s.cfg" % name, text + "run_as_user = %s\n" % ME, 0o640)
-        for folder in ("/run/kopano", "/var/run/kopano", "/sys/class/net/lo", "/sys/class/net/eth0"):
-            os.makedirs(self.root + folder)
-        self.write("/proc/net/route", ROUTE)
-        self.write("/proc/net/ipv6_route", ROUTE6)
-
-    def write(self, path, text, mode=0o644):
-        os.makedirs(os.path.dirname(self.root + path), exist_ok=True)
-        if os.path.lexists(self.root + path):
-            os.remove(self.root + path)
-        with open(self.root + path, "wb") as file:
-            file.write(text if isinstance(text, bytes) else text.encode())
-        os.chmod(self.root + path, mode)
-
-    def add(self, name, text):
-        with open(self.root + "/etc/kopano/%s.cfg" % name, "ab") as file:
-            file.write(text if isinstance(text, bytes) else text.encode())
-
-    def link(self, path, to="/usr/lib/systemd/system/x.service"):
-        os.makedirs(os.path.dirname(self.root + path), exist_ok=True)
-        os.symlink(to, self.root + path)
-
-    def cluster(self):
-        """Two nodes."""
-        self.write("/etc/corosync/corosync.conf",
-                   "nodelist {\n node {\n  ring0_addr: bob\n }\n node {\n  ring0_addr : alice\n }\n}\n")
-
-    def findings(self, name, level=10, seconds=20, **parameters):
-        call = called(name, seconds, **parameters)
-        found = validate.validate(AGENTS[name], call, level, self.root)
-        for finding in found:
-            assert "\n" not in finding.text and len(finding.text) < 900 and "geheim" not in finding.text
-            assert (finding.code in (5, 6)) == (finding.severity == ERROR)
-            assert self.root not in finding.text, finding.text
-            finding.text.encode("utf-8")
-        # without root the files of this test can't belong to root
-        return [f for f in found if os.geteuid() == 0 or "it belongs to user" not in f.text]
-
-    def texts(self, name, **parameters):
-        return ["%s: %s" % (f.severity, f.text) for f in self.findings(name, **parameters)]
-
-
-def called(name, seconds=20, **parameters):
-    env = dict(("OCF_RESKEY_" + key, value) for key, value in parameters.items())
-    env["OCF_RESKEY_CRM_meta_timeout"] = "%d" % (seconds * 1000)
-    call = action.Call(AGENTS[name], "validate-all", env)
-    call.deadline = time.monotonic() + seconds
-    return call
-
-
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    # whether this Python has psutil is no matter of the host under test
-    monkeypatch.setattr(validate_host, "CHECKS",
-                        [entry for entry in validate_host.CHECKS if entry[0] is not validate_host.modules])
-    monkeypatch.setattr(validate_host, "_servers", lambda holding="": [])
-    return Tree(tmp_path)
+from .tree import AGENTS, GOOD, ME, TOO_OLD, called
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS))
@@ -300,6 +180,11 @@ def test_listen_setting_that_can_not_be_bound(tree, name, text):
     assert found[0].text.startswith("/etc/kopano/%s.cfg: %s = %s: " % (name, key, value))
 
 
+def test_an_ipv6_address_without_brackets(tree):
+    tree.add("server", "server_listen = fd00::100:236\n")
+    assert tree.texts("server")[0].endswith("write it as [ADDRESS]:PORT, with the brackets, or *:PORT")
+
+
 def test_directives_that_are_passed_over(tree):
     tree.add("spooler", "!propmap x.cfg\n")
     assert tree.texts("spooler") == ["WARNING: /etc/kopano/spooler.cfg: directive '!propmap' is passed over; "
@@ -331,7 +216,7 @@ def test_config_of_somebody_else(tree, owner, group, mode, words):
 def test_missing_modules(monkeypatch):
     for name, module in (("server", "psutil"), ("webapp-health", "requests")):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-        found = list(validate_host.modules(validate_host.Host(AGENTS[name], called(name), "")))
+        found = list(validate_kopano.modules(Host(AGENTS[name], called(name), "")))
         assert [f.code for f in found] == [5] and "python3-" + module in found[0].text
 
 
@@ -378,7 +263,7 @@ def test_unknown_user_and_a_pid_file(tree):
     (0o200, 5, 6, (5, [1]), False), (0o000, 5, 6, (0, [0]), True)])
 def test_who_may_write(mode, owner, group, who, may):
     seen = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
-    assert validate_host._may(seen, who, 3) == may
+    assert host.may(seen, who, 3) == may
 
 
 # ---------------------------------------------------------------- boot
@@ -558,10 +443,10 @@ def test_admins(tree):
 def test_password_file(tree, tmp_path):
     secret = tmp_path / "secret"
     words = {"test_user": "ocf", "test_password_file": str(secret)}
-    host = validate_host.Host(AGENTS["gateway"], called("gateway", **words), "")
+    host = Host(AGENTS["gateway"], called("gateway", **words), "")
 
     def found():
-        return [f.text for f in validate_host.password(host)]
+        return [f.text for f in validate_kopano.password(host)]
     assert "No such file" in found()[0]
     secret.write_text("\n")
     assert "first line is empty" in found()[0]
@@ -578,7 +463,7 @@ def test_left_over_upgrade_lock(tree, monkeypatch):
         "WARNING: /tmp/kopano-upgrade-lock: left over, no kopano-server holds it: a schema upgrade can't be "
         "recognised; remove it"]
     assert tree.texts("dagent") == []
-    monkeypatch.setattr(validate_host, "_servers", lambda holding="": ["one"])
+    monkeypatch.setattr(validate_kopano, "_servers", lambda holding="": ["one"])
     assert tree.texts("server") == []
 
 
@@ -588,7 +473,7 @@ def test_attachments_on_the_nodes_own_disk(tree, monkeypatch):
     assert tree.texts("server") == []       # one node
     tree.cluster()
     assert tree.texts("server") == []       # not running here: the storage may be elsewhere now
-    monkeypatch.setattr(validate_host, "_servers", lambda holding="": ["one"] if not holding else [])
+    monkeypatch.setattr(validate_kopano, "_servers", lambda holding="": ["one"] if not holding else [])
     assert tree.texts("server") == [
         "WARNING: /etc/kopano/server.cfg: attachment_path = /var/lib/kopano/attachments: on this node's own "
         "root file system, lost after a move; put it on the storage that moves with the server"]

@@ -290,8 +290,8 @@ def _page(browser, url, match):
             return Seen(FINE, "%s, as match demands" % line)
         return Seen(NONSENSE, "%s%s, but match does not match" % (line, _title(text)))
     if response.status_code == 400 and response.url.startswith("http:"):
-        # index.php with INSECURE_COOKIES false, where nothing redirects
-        return Seen(NONSENSE, "%s: WebApp may refuse plain http (INSECURE_COOKIES); "
+        # index.php with SECURE_COOKIES true (INSECURE_COOKIES false before 5.0), where nothing redirects
+        return Seen(NONSENSE, "%s: WebApp may refuse plain http (SECURE_COOKIES); "
                     "set url to its https address" % line)
     if response.status_code != 200:
         return Seen(NONSENSE, "%s%s" % (line, _title(text)))
