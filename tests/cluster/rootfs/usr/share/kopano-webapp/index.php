@@ -1,8 +1,13 @@
 <?php
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Stand-in for Kopano WebApp's login page: the form's fields are WebApp's, and like WebApp's it is shown
-// without a word to the server.
+// without a word to the server, and to https only.
 require "/etc/kopano/webapp/config.php";
+$protocol = $_SERVER["HTTP_X_FORWARDED_PROTO"] ?? (empty($_SERVER["HTTPS"]) ? "http" : "https");
+if (SECURE_COOKIES && $protocol == "http") {
+    header("HTTP/1.0 400 Bad Request");
+    exit("Rejected insecure request");
+}
 ?>
 <!DOCTYPE html>
 <html>
