@@ -8,10 +8,25 @@ WORKERS = 2
 # more words for the command behind a target, as in: make test T="tests/contract -k gateway"
 T =
 
-AGENTS  = agents/server agents/dagent agents/spooler agents/gateway agents/ical agents/monitor \
-          agents/webapp-health
-RESOURCES = $(DESTDIR)$(PREFIX)/lib/ocf/resource.d/kopano
-LIBRARY   = $(DESTDIR)$(PREFIX)/lib/ocf/lib/kopano
+# the one place where the version stands
+VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"$$/\1/p' lib/kopano_ocf/__init__.py)
+PACKAGE = resource-agents-kopano
+# what is built carries the time of the last change, not that of the build: the same bytes twice
+EPOCH  := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || \
+	stat -c %Y lib/kopano_ocf/__init__.py))
+TARBALL = build/$(PACKAGE)-$(VERSION).tar.gz
+
+# below $(DESTDIR); DOCS is somewhere else on SUSE
+RESOURCES = $(PREFIX)/lib/ocf/resource.d/kopano
+LIBRARY   = $(PREFIX)/lib/ocf/lib/kopano
+SBIN      = $(PREFIX)/sbin
+MAN       = $(PREFIX)/share/man
+SHARE     = $(PREFIX)/share/$(PACKAGE)
+DOCS      = $(PREFIX)/share/doc/$(PACKAGE)
+WIZARD    = $(PREFIX)/share/crmsh/scripts/kopano
+OCFT      = $(PREFIX)/share/resource-agents/ocft/configs
+# empty: the library is not byte-compiled (Debian's packages do that where they are installed)
+BYTECODE = yes
 
 .PHONY: help
 help:		## list the targets (the default)
@@ -22,9 +37,23 @@ help:		## list the targets (the default)
 demo: deps	## a two-node cluster on this machine: mail delivered, a server frozen, a node killed (root)
 	@$(PYTHON) tests/cluster/demo.py
 
+.PHONY: drill
+drill: deps	## a named drill on a cluster of its own, to watch: NAME=kill-node; without NAME a list (root)
+	@$(PYTHON) tests/cluster/drills/run.py $(NAME) $(T)
+
+.PHONY: drills
+drills: deps	## all drills under test, which takes about 15 minutes; the outages are in build/outages.txt (root)
+	@DRILLS=all $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup tests/cluster/test_drills.py $(T)
+
 .PHONY: test
 test:		## install what the tests need, then lint and run everything (root)
 	@WORKERS=$(WORKERS) tests/tools/test $(T)
+
+.PHONY: test-drbd
+test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: half an hour, mostly waiting (root)
+	@tests/tools/deps $$(sed 's/#.*//' tests/vm/debian-packages.txt)
+	@tests/vm/build-image
+	@$(PYTHON) -m pytest -x -s -v tests/vm $(T)
 
 .PHONY: unit
 unit:		## the library's own tests alone (anyone)
@@ -39,8 +68,9 @@ lint: deps	## style, types of the library, unused code, shell scripts
 	@tests/tools/lint
 
 .PHONY: golden
-golden: deps	## renew tests/conformance/golden after a wanted change of the agents' interface
+golden: deps	## renew tests/conformance/golden and tests/packages/files.txt after a wanted change
 	@$(PYTHON) tests/conformance/golden.py
+	@$(PYTHON) tests/packages/files.py
 
 .PHONY: bench
 bench: deps	## what an action costs, beside ocf:heartbeat:dummypy (root; T=--write for docs/benchmarks.md)
@@ -54,12 +84,40 @@ shell: deps	## a root shell in the tests' sandbox
 deps:		## install the Debian packages that test, lint, demo and bench use (root)
 	@tests/tools/deps
 
+# ---- to be installed -------------------------------------------------------------------------------------
+
+.PHONY: man
+man:		## the manual pages, in build/man
+	@$(PYTHON) man/pages.py build/man $(VERSION) $(EPOCH)
+
 .PHONY: install
-install:	## install agents and library below $(DESTDIR)$(PREFIX)
-	install -d $(RESOURCES) $(LIBRARY)/kopano_ocf/probe
-	install -m 755 $(AGENTS) $(RESOURCES)
-	install -m 644 lib/kopano_ocf/*.py $(LIBRARY)/kopano_ocf
-	install -m 644 lib/kopano_ocf/probe/*.py $(LIBRARY)/kopano_ocf/probe
+install: export PLACES = $(RESOURCES) $(LIBRARY) $(SBIN) $(MAN) $(SHARE) $(DOCS) $(WIZARD) $(OCFT)
+install: man	## install below $(DESTDIR)$(PREFIX): agents, library, cluster configurations, manual pages, ...
+	@PYTHON="$(PYTHON)" BYTECODE="$(BYTECODE)" tools/install all "$(DESTDIR)"
+
+.PHONY: install-agents
+install-agents: export PLACES = $(RESOURCES) $(LIBRARY)
+install-agents:	## install agents and library alone
+	@PYTHON="$(PYTHON)" BYTECODE="$(BYTECODE)" tools/install agents "$(DESTDIR)"
+
+.PHONY: uninstall
+uninstall: export PLACES = $(RESOURCES) $(LIBRARY) $(SBIN) $(MAN) $(SHARE) $(DOCS) $(WIZARD) $(OCFT)
+uninstall:	## remove what install has put there
+	@tools/install remove "$(DESTDIR)"
+
+# ---- packages --------------------------------------------------------------------------------------------
+
+.PHONY: dist
+dist:		## the source, with the packages' changelogs made: build/resource-agents-kopano-VERSION.tar.gz
+	@PYTHON="$(PYTHON)" tools/dist $(PACKAGE) $(VERSION) $(EPOCH) $(TARBALL)
+
+.PHONY: rpm
+rpm: dist	## RPM packages, in build/rpm (needs rpmbuild)
+	@tools/package rpm $(PACKAGE) $(VERSION) $(EPOCH) $(TARBALL)
+
+.PHONY: deb
+deb: dist	## Debian packages, in build/deb (needs debhelper)
+	@tools/package deb $(PACKAGE) $(VERSION) $(EPOCH) $(TARBALL)
 
 .PHONY: clean
 clean:		## remove what was built

@@ -13,6 +13,7 @@ sys.path.insert(0, HERE)
 
 import lab as lab_module  # noqa: E402
 from kopano_site import Site, Watch  # noqa: E402
+from practice import practice, practice_cluster  # noqa: E402,F401  (fixtures)
 
 QUICK = 0.2                 # monitors every 2, 4 and 12 s instead of every 10, 20 and 60 s
 FAILED = f"{ROOT}/build/failed-drills"

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The manual's Kopano site on a lab: bob and alice, two shared disks, MariaDB, Kopano, WebApp beside Apache.
+"""The manual's Kopano site on a lab: bob and alice, two disks, MariaDB, Kopano, WebApp beside Apache.
 
-The nodes get what an administrator would give them: rootfs/ (configuration files), the agents and their
-library, the daemons (stand-ins, or real ones from KOPANO_SBIN), and crm/shared-storage/ loaded with crmsh in
-the order of its numbers. Only fencing differs: fencing.crm in place of 020-fencing.crm.
+The nodes get what an administrator would give them: rootfs/ and crm/node/ (configuration files), the agents
+and their library, the daemons (stand-ins, or real ones from KOPANO_SBIN), and the files of crm/DEPLOYMENT as they are
+shipped, loaded with crmsh in the order of their numbers. In the nodes are stand-ins for what a namespace can't
+have: an ipmitool that asks the lab's BMC (fence_ipmilan is the real one), and ocf:linbit:drbd (drbd).
 """
+import functools
 import glob
 import grp
 import imaplib
@@ -12,6 +14,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import smtplib
 import socket
 import subprocess
@@ -25,6 +28,7 @@ from node import processes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+DEPLOYMENTS = ("shared-storage", "drbd")
 CONFIGURATION = f"{ROOT}/crm/shared-storage"
 PYTHON = "/usr/bin/python3"         # what the agents run on, whatever runs us
 
@@ -36,25 +40,25 @@ ADDRESS = "192.168.122.100"
 PORTS = {"server": 236, "dagent": 2003, "gateway": 143, "ical": 8080}
 USER, PASSWORD, MAILBOX = "anna", "secret", "anna@example.com"
 
-DATABASE_ACCOUNT = """\
-FLUSH PRIVILEGES;
-CREATE USER 'kopano'@'192.168.122.%' IDENTIFIED BY 'secret';
-GRANT ALL PRIVILEGES ON kopano.* TO 'kopano'@'192.168.122.%';
-"""
+DATABASE_ACCOUNT = f"{ROOT}/crm/node/sql/account.sql"
 
 
 # ---- what the nodes are made of ------------------------------------------------------------------------
 
-def furnish(image):
+def furnish(image, deployment="shared-storage"):
     """Fill the image of the nodes' root directory: site, agents, library, daemons, crm files."""
     shutil.copytree(f"{HERE}/rootfs", image, dirs_exist_ok=True)
+    for path in ("/etc/pacemaker", "/etc/drbd.d"):
+        shutil.copytree(f"{ROOT}/crm/node{path}", image + path, dirs_exist_ok=True)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(f"{ROOT}/agents", f"{image}/usr/lib/ocf/resource.d/kopano", ignore=ignore)
     shutil.copytree(f"{ROOT}/lib/kopano_ocf", f"{image}/usr/lib/ocf/lib/kopano/kopano_ocf", ignore=ignore)
     # compiled as a package would: a node writes no __pycache__ of its own
     command([PYTHON, "-m", "compileall", "-q", "-s", image, f"{image}/usr/lib/ocf/lib/kopano"])
-    shutil.copytree(CONFIGURATION, f"{image}/root/crm")
-    shutil.copy(f"{HERE}/fencing.crm", f"{image}/root/crm/020-fencing.crm")
+    shutil.copytree(f"{ROOT}/crm/{deployment}", f"{image}/root/crm")
+    for path in ("/usr/lib/ocf/resource.d/linbit/drbd", "/usr/sbin/drbdadm") if deployment == "drbd" else ():
+        os.makedirs(os.path.dirname(image + path), exist_ok=True)
+        shutil.copy(f"{HERE}/drbd", image + path)
     _install_daemons(f"{image}/usr")
     _add_account(image)
     for path in ("/var/lib/kopano", "/var/log/kopano"):
@@ -105,8 +109,9 @@ def mysql_disk(file):
     common = ["--no-defaults", "--user=mysql", f"--datadir={data}", "--innodb-log-file-size=16M",
               "--innodb-use-native-aio=0"]
     command(["mariadb-install-db", *common, "--skip-test-db", "--auth-root-authentication-method=socket"])
-    bootstrap = subprocess.run(["mariadbd", *common, "--bootstrap"], input=DATABASE_ACCOUNT, text=True,
-                               env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with open(DATABASE_ACCOUNT) as account:
+        bootstrap = subprocess.run(["mariadbd", *common, "--bootstrap"], stdin=account, text=True, env=ENVIRONMENT,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if bootstrap.returncode:
         raise LabError(f"mariadbd --bootstrap:\n{bootstrap.stdout}")
     owner = pwd.getpwnam("mysql")
@@ -129,15 +134,18 @@ def _format(file, size, user, group, *options):
 class Site:
     """A running site: `with Site() as site: site.load(); ...`.
 
-    `interval`: factor on the monitors' intervals of crm/shared-storage; the drills shorten them to save
-    waiting (the timeouts stay as shipped).
+    `deployment`: a folder of crm/. `interval`: factor on the monitors' intervals in there, and on the delays of
+    fencing; the drills shorten them to save waiting (the timeouts stay as shipped).
     """
+    DISKS = {"shared-storage": {"/dev/mapper/mysql": mysql_disk, "/dev/mapper/kopano": kopano_disk},
+             "drbd": {"/dev/sdb1": mysql_disk, "/dev/sdb2": kopano_disk}}
 
-    def __init__(self, interval=1.0):
-        self.interval = interval
+    def __init__(self, deployment="shared-storage", interval=1.0, **of_lab):
+        self.deployment, self.interval = deployment, interval
         self.fenced_before = []         # nodes fenced before restore()
-        self.lab = Lab(furnish=furnish,
-                       disks={"/dev/mapper/mysql": mysql_disk, "/dev/mapper/kopano": kopano_disk})
+        self.leaked = 0                 # slots that dagent may have lost by 421s
+        self.lab = Lab(furnish=functools.partial(furnish, deployment=deployment),
+                       disks=self.DISKS[deployment], **of_lab)
 
     def __enter__(self):
         self.lab.up()
@@ -153,21 +161,43 @@ class Site:
         """Load the crm configuration, as one transaction; the files' names. LabError when crmsh has anything
         to say about it."""
         node = self.lab["bob"]
-        files = sorted(glob.glob(f"{self.lab.image}/root/crm/*.crm"))
-        if self.interval != 1.0:
-            for file in files:
-                with open(file) as source:
-                    node.put(f"/root/crm/{os.path.basename(file)}", self._hastened(source.read()))
+        files = self.hasten(node)
         orders = "".join(f"load update /root/crm/{os.path.basename(file)}\n" for file in files) + "commit\n"
         result = node.run("crm configure", input=orders, check=False)
         if result.returncode or re.search("WARNING|ERROR", result.stdout):
             raise LabError(f"crm configure: exit code {result.returncode}\n{result.stdout}")
         return [os.path.basename(file) for file in files]
 
-    def _hastened(self, text):
+    def hasten(self, node):
+        """Shorten the monitors' intervals in the node's copies of the crm files; the files in the image."""
+        files = sorted(glob.glob(f"{self.lab.image}/root/crm/*.crm"))
+        for file in files:
+            with open(file) as source:
+                shipped = source.read()
+            if self.adapted(shipped) != shipped:
+                node.put(f"/root/crm/{os.path.basename(file)}", self.adapted(shipped))
+        return files
+
+    def adapted(self, text):
+        """A crm file as this site loads it."""
+        if self.interval == 1.0:
+            return text
+
         def shorter(found):
-            return f"op monitor interval={max(1, round(int(found[1]) * self.interval))}s"
-        return re.sub(r"op monitor interval=(\d+)s", shorter, text)
+            return f"{found[1]}={max(1, round(int(found[3]) * self.interval))}s"
+        text = re.sub(r"(op monitor( role=\w+)? interval)=(\d+)s", shorter, text)
+        # It must be longer than the other one's fencing takes, beside busy neighbours too.
+        text = text.replace("pcmk_delay_base=5s", "pcmk_delay_base=3s")
+        # fence_ipmilan sleeps for two seconds after each word to a BMC
+        return re.sub(r"(stonith:fence_ipmilan\s.*?params )", r"\1power_wait=0 ", text, flags=re.DOTALL)
+
+    def ready(self):
+        """From nothing to a site that serves, with a user."""
+        self.lab.wait_online()
+        self.load()
+        self.wait_started()
+        self.wait_serving()
+        self.create_user()
 
     def everything_runs(self, on=None):
         """Whether every resource runs, those of the groups all on the node named `on` when given."""
@@ -205,14 +235,26 @@ class Site:
 
     def restore(self):
         """All nodes up, everything running, no failure remembered: the state before a drill."""
+        self.lab.bmc.broken = False
+        for node in self.lab:
+            node.plug()
         self.lab.boot()
         self.lab.wait_online()
-        status = self.lab.status()
-        for resource in sorted({failure[0] for failure in status.failures if failure[0]}):
-            next(iter(self.lab)).run(["crm_resource", "--cleanup", "--resource", resource])
+        if self.leaked:                 # a dagent that has lost slots takes its time to stop, or serves no more
+            for process in self.instances()["dagent"]:
+                os.kill(process.pid, signal.SIGKILL)
+                wait_for(lambda: process not in self.instances()["dagent"], 10, "kopano-dagent has ended")
+            self.leaked = 0
+        self.forget_failures()
         self.wait_started()
         self.wait_serving()
         self.fenced_before = self.lab.bmc.fenced()
+
+    def forget_failures(self):
+        """Clean up after every resource that has failed."""
+        if self.lab.status().failures:
+            next(iter(self.lab)).run(["crm_resource", "--cleanup"], timeout=120)
+            self.lab.settle()
 
     def separate(self):
         """Bring the groups to two nodes: mysql away from kopano."""
@@ -235,8 +277,10 @@ class Site:
     # ---- processes -------------------------------------------------------------------------------------
 
     def instances(self):
-        """{daemon: [main Process, ...]}: what runs, on whatever node (a daemon's own children left out)."""
-        found = processes(self.lab, *(f"kopano-{name}" for name in DAEMONS))
+        """{daemon: [main Process, ...]}: what runs, on whatever node (a daemon's own children left out, and what
+        only tells its settings)."""
+        found = [process for process in processes(self.lab, *(f"kopano-{name}" for name in DAEMONS))
+                 if "--dump-config" not in _command_line(process.pid)]
         mains = {name: [] for name in DAEMONS}
         of_pid = {process.pid: process for process in found}
         for process in found:
@@ -266,19 +310,26 @@ class Site:
                 lmtp.send_message(message)
         self.lab.outside(talk)
 
-    def subjects(self, timeout=10):
-        """Subjects in the inbox, over IMAP, in order. OSError or imaplib.IMAP4.error."""
+    def subjects(self, timeout=10, first=1):
+        """Subjects in the inbox from the mail number `first` on, over IMAP, in order. OSError or
+        imaplib.IMAP4.error."""
         def talk():
             with imaplib.IMAP4(ADDRESS, PORTS["gateway"], timeout=timeout) as imap:
                 imap.login(USER, PASSWORD)
-                imap.select("INBOX", readonly=True)
-                _, numbers = imap.search(None, "ALL")
-                subjects = []
-                for number in numbers[0].split():
-                    _, parts = imap.fetch(number.decode(), "(BODY.PEEK[HEADER])")
-                    header = parts[0][1].decode()
-                    subjects.append(re.search(r"^Subject: (.*?)\r?$", header, re.MULTILINE)[1])
-                return subjects
+                _, count = imap.select("INBOX", readonly=True)
+                if int(count[0]) < first:
+                    return []
+                _, parts = imap.fetch(f"{first}:*", "(BODY.PEEK[HEADER])")
+                headers = (part[1].decode() for part in parts if isinstance(part, tuple))
+                return [re.search(r"^Subject: (.*?)\r?$", header, re.MULTILINE)[1] for header in headers]
+        return self.lab.outside(talk)
+
+    def count(self, timeout=10):
+        """How many mails are in the inbox."""
+        def talk():
+            with imaplib.IMAP4(ADDRESS, PORTS["gateway"], timeout=timeout) as imap:
+                imap.login(USER, PASSWORD)
+                return int(imap.select("INBOX", readonly=True)[1][0])
         return self.lab.outside(talk)
 
     def mails(self, timeout=2):
@@ -317,6 +368,15 @@ class Site:
         """Until server, LMTP, IMAP and CalDAV answer a client."""
         for daemon in PORTS:
             wait_for(lambda: self.answers(daemon), timeout, f"kopano-{daemon} answers", every=0.1)
+
+
+def _command_line(pid):
+    """Words of a process, "" when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", errors="replace") as file:
+            return file.read().replace("\0", " ")
+    except OSError:
+        return ""
 
 
 class Watch(threading.Thread):

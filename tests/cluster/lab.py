@@ -10,7 +10,8 @@
 A node is a process tree in namespaces of its own (node.py, node_init.py). A hub process owns one more
 network namespace, with a bridge per network: no packet leaves the lab, and nothing is added to the
 machine's own network. The hub is also the lab's client: outside() runs a function with its sockets there.
-STONITH is real: fence_lab asks the BMC (bmc.py), a thread of this process, to cut a node's power.
+STONITH is real: fence_lab, or the real fence_ipmilan by way of the lab's ipmitool, asks the BMC (bmc.py), a
+thread of this process, to cut a node's power.
 A shared disk is one file with one loop device per node, each with a page cache of its own: mounting it
 twice is possible, and as wrong, as on a SAN.
 
@@ -122,6 +123,7 @@ class Lab:
             os.mkdir(self.image)
             self._install("lab-cluster", "/usr/local/sbin/lab-cluster")
             self._install("fence_lab", "/usr/sbin/fence_lab")
+            self._install("ipmitool", "/usr/bin/ipmitool")
             # ocf:heartbeat:Filesystem wants a modprobe; a node must not load anything into the kernel.
             os.symlink("/bin/true", f"{self.image}/usr/sbin/modprobe")
             if furnish:
@@ -172,7 +174,8 @@ class Lab:
                 self._ip(f"link add br-{device} type bridge forward_delay 0")
                 self._ip(f"addr add {network}.1/24 dev br-{device}")
                 self._ip(f"link set br-{device} up")
-            self.bmc = BMC(f"{self.shared}/bmc.sock", self.nodes)
+            self.bmc = BMC(f"{self.shared}/bmc.sock", self.nodes,
+                           {f"{self.NETWORKS['eth1']}.{100 + node.number}": node.name for node in self})
             for node in self:
                 self._first_cib(node)
                 node.power_on()
@@ -239,7 +242,7 @@ class Lab:
         """Give a booting node its network card."""
         port = f"{node.name}-{device}"
         # A dead node's network namespace is freed a little after it: its end of the cable may still be there.
-        wait_for(lambda: self._ip(f"link show {port}", check=False).returncode != 0, 10, f"old {port} gone",
+        wait_for(lambda: self._ip(f"link show {port}", check=False).returncode != 0, 30, f"old {port} gone",
                  every=0.02)
         self._ip(f"link add {port} type veth peer name {device} netns {node.pid}")
         self._ip(f"link set {port} master br-{device} {'down' if device in node.unplugged else 'up'}")

@@ -37,6 +37,7 @@ class Node:
         self.pid = None                     # of its PID 1, as seen from the lab
         self.disks = {}                     # path in the node -> LoopDevice
         self.unplugged = set()              # cables that stay out, across reboots too
+        self.dies_with_it = []              # called when its power goes: what its kernel held, and this one has
         self._process = None
         self._dismantled = False
         self._power = threading.Lock()      # the BMC and a drill may both be at the switch
@@ -59,6 +60,11 @@ class Node:
     def alive(self):
         """Whether the power is on."""
         return self._process is not None and self._process.poll() is None
+
+    def powered(self):
+        """Whether the power is on, after a switch that is under way: "off" means that all disks are free."""
+        with self._power:
+            return self.alive()
 
     def power_on(self, start_cluster=True):
         """Boot; returns when the node is up (its cluster software is then starting)."""
@@ -127,6 +133,8 @@ class Node:
         except ProcessLookupError:
             pass
         self._process.wait()
+        while self.dies_with_it:
+            self.dies_with_it.pop()()
         self._process.stdin.close()
         self._process.stdout.close()
 

@@ -44,7 +44,7 @@ def lab(cluster):
     cluster.wait_online()
     cluster.wait_started("dummy")
     cluster.settle()
-    cluster.bmc.events.clear()
+    cluster.bmc.forget()
     return cluster
 
 

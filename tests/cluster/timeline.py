@@ -46,7 +46,7 @@ def parse(line):
         words = result["result"].replace("OCF_DEGRADED", "degraded")
         words += f": {result['reason']}" if result["reason"] else ""
         # a probe looks whether something runs already: "no" is as good an answer as "yes"
-        good = words == "ok" or result["operation"] == "probe" and words == "not running"
+        good = words in ("ok", "promoted") or result["operation"] == "probe" and words == "not running"
         return Event(at, node, result["operation"], result["resource"], words, good)
     if daemon == "controld" and (member := MEMBER.match(text)):
         return Event(at, node, "node", member["target"], member["state"], member["state"] == "member")
