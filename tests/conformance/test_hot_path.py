@@ -47,6 +47,7 @@ def test_a_good_monitor_loads_nothing_heavy(host, name, level):
     found = loaded(result)
     assert "kopano_ocf.action" in found
     assert found & HEAVY == set()
+    assert not [name for name in found if name.startswith(("kopano_ocf.validate", "kopano_ocf.foreign"))]
     assert "_ssl" not in found or (host.tls and level > 0), "TLS where none is spoken"
 
 

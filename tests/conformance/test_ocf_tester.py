@@ -24,7 +24,7 @@ def places():
     for part in ("agents", "lib"):
         shutil.copytree(os.path.join(ROOT, part), os.path.join(top, "checkout", part),
                         ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["make", "-s", "-C", ROOT, "install", "DESTDIR=%s/tree" % top], check=True, timeout=60)
+    subprocess.run(["make", "-s", "-C", ROOT, "install-agents", "DESTDIR=%s/tree" % top], check=True, timeout=60)
     yield {"checkout": top + "/checkout/agents", "installed": top + "/tree/usr/lib/ocf/resource.d/kopano"}
     shutil.rmtree(top)
 

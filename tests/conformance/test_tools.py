@@ -18,7 +18,7 @@ seven = pytest.mark.parametrize("name", NAMES)
 @pytest.fixture(scope="module")
 def installed():
     """The agents below /usr/lib/ocf."""
-    subprocess.run(["make", "-s", "-C", ROOT, "install"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run(["make", "-s", "-C", ROOT, "install-agents"], check=True, timeout=60, stdout=subprocess.DEVNULL)
     yield
     shutil.rmtree("/usr/lib/ocf/resource.d/kopano")
     shutil.rmtree("/usr/lib/ocf/lib/kopano")

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The deployment crm/drbd as shipped on two virtual machines with real DRBD, in one story: each test goes on
+where the one before it ended, so `make test-drbd` stops at the first that fails."""
+import collections
+import time
+
+import pytest
+
+from drbd_site import FAILOVER, UPTODATE, Postman, say
+from namespaces import wait_for
+
+pytestmark = [pytest.mark.host, pytest.mark.timeout(3600)]
+
+
+def assert_delivered(site, *postmen):
+    """Every acknowledged mail is there, exactly once; nothing is there twice."""
+    inbox = collections.Counter(site.inbox())
+    acknowledged = [subject for postman in postmen for subject in postman.acknowledged]
+    assert acknowledged
+    assert [subject for subject in acknowledged if subject not in inbox] == []
+    assert [subject for subject, count in inbox.items() if count > 1] == []
+    say(f"{len(inbox)} mails in the inbox, {len(acknowledged)} of them acknowledged in this test")
+
+
+def test_first_sync(site):
+    took = site.prepare_disks()
+    say(f"first sync of both disks: {took:.0f} s")
+    assert "Resync done" in site.lab["alice"].out("dmesg")
+
+
+def test_site_comes_up(site):
+    say(f"both online after {site.start_cluster():.0f} s")
+    begin = time.monotonic()
+    files = site.load()
+    say(f"loaded in {time.monotonic() - begin:.0f} s: {', '.join(files)}")
+    say(f"everything runs after {site.wait_complete():.0f} s")
+    home = site.home()
+    assert home.name == "bob"
+    assert site.drbd(home, "role") == ["Primary/Secondary"] * 2
+    assert site.drbd(home, "dstate") == [UPTODATE] * 2
+    assert site.refusals(home) == {}
+    site.create_user()
+    site.deliver("the first mail", timeout=60)
+    assert site.inbox() == ["the first mail"]
+
+
+def test_power_cut_of_the_primary(site):
+    victim = site.home()
+    survivor = site.lab.other(victim)
+    with Postman(site, "before and after the power cut") as postman:
+        postman.wait_for_more(20)
+        victim.power_off()
+        cut, before = time.monotonic(), len(postman.acknowledged)
+        say(f"power cut of {victim.name} after {before} mails")
+        site.lab.wait(lambda status: status.running.get("kopano-server") == [survivor.name], FAILOVER,
+                      f"kopano-server on {survivor.name}", survivor)
+        postman.wait_for_more(5, FAILOVER)
+        say(f"mail flows again on {survivor.name} {time.monotonic() - cut:.0f} s after the power cut")
+    assert victim.name in site.lab.bmc.fenced()
+    assert_delivered(site, postman)
+    # the BMC has switched it on again: a reboot is what was asked for
+    say(f"{victim.name} is back after {site.lab.wait_online():.0f} s")
+    say(f"resynced after {site.wait_drbd(survivor, 'dstate', UPTODATE, FAILOVER):.0f} s")
+    site.wait_complete(survivor)
+    assert site.drbd(victim, "role") == ["Secondary/Primary"] * 2
+    site.lab.settle(survivor)
+    assert site.refusals(survivor) == {}
+    assert_delivered(site, postman)
+
+
+def assert_not_promoted(site, peer):
+    """The peer has stale data: it promotes nothing, starts nothing, and says why."""
+    status = site.lab.status(peer)
+    assert site.drbd(peer, "role") == ["Secondary/Unknown"] * 2
+    assert status.running["mysqld"] == status.running["kopano-server"] == []
+    assert set(site.refusals(peer)) == {"mysql", "kopano"}
+
+
+def test_cut_replication_then_kill(site):
+    """Stale data isn't served; the old primary, when it is back, has everything."""
+    primary, peer, postman = site.cut_replication_then_kill("the peer has never got")
+    say(f"what an administrator sees on {peer.name}:\n" + peer.out("crm_mon -1r; cat /proc/drbd", check=False))
+    assert_not_promoted(site, peer)
+    # nor when asked by hand: the handler knows better
+    refused = peer.run("drbdadm primary kopano", check=False, timeout=300)
+    say(f"`drbdadm primary kopano` on {peer.name}: exit code {refused.returncode}: {refused.stdout.strip()}")
+    assert refused.returncode != 0
+    assert_not_promoted(site, peer)
+    site.switch_on(primary)
+    say(f"everything runs after {site.wait_complete(primary):.0f} s")
+    site.wait_drbd(primary, "dstate", UPTODATE, FAILOVER)
+    site.lab.settle(primary, FAILOVER)
+    assert site.refusals(primary) == {}
+    assert_delivered(site, postman)
+
+
+def test_split_brain(site):
+    """Made by an administrator who can't wait; seen, and resolved with the commands of docs/procedures.md."""
+    loser, keeper, lost = site.cut_replication_then_kill("written on one side alone")
+    assert_not_promoted(site, keeper)
+    # "the old primary is dead for good": old mails rather than none
+    for name in site.refusals(keeper).values():
+        keeper.run(["crm", "configure", "delete", name])
+    say(f"forced: everything runs on {keeper.name} after {site.wait_complete(keeper):.0f} s")
+    with Postman(site, "written on the other side") as postman:
+        postman.wait_for_more(5)
+    # ... and then it wasn't dead
+    site.switch_on(loser)
+    wait_for(lambda: all("StandAlone" in states
+                         for states in zip(site.drbd(keeper, "cstate"), site.drbd(loser, "cstate"))), FAILOVER,
+             "both resources are StandAlone, at one side at least", every=2)
+    assert "Split-Brain detected" in keeper.out("dmesg") + loser.out("dmesg")
+    say(f"split brain: {keeper.name} {site.drbd(keeper, 'cstate')}, {loser.name} {site.drbd(loser, 'cstate')}\n" +
+        loser.out("crm_mon -1r; cat /proc/drbd", check=False))
+    assert site.home() is keeper
+
+    for resource in ("mysql", "kopano"):
+        loser.run(f"drbdadm disconnect {resource}", check=False)    # 8.4 complains when it is StandAlone already
+        loser.run(f"drbdadm secondary {resource}")
+        loser.run(f"drbdadm connect --discard-my-data {resource}")
+        if keeper.out(f"drbdadm cstate {resource}") == "StandAlone":
+            keeper.run(f"drbdadm connect {resource}")
+    say(f"resolved after {site.wait_drbd(keeper, 'dstate', UPTODATE, FAILOVER):.0f} s")
+    site.lab.settle(keeper, FAILOVER)
+    assert site.refusals(keeper) == {}
+    assert site.home() is keeper
+    assert_delivered(site, postman)
+    assert not set(lost.acknowledged) & set(site.inbox())       # that is what a split brain costs
