@@ -53,7 +53,7 @@ test:		## install what the tests need, then lint and run everything (root)
 test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: half an hour, mostly waiting (root)
 	@tests/tools/deps $$(sed 's/#.*//' tests/vm/debian-packages.txt)
 	@tests/vm/build-image
-	@$(PYTHON) -m pytest -x -s -v tests/vm $(T)
+	@$(PYTHON) -m pytest -x -s -v tests/vm/drbd_story.py $(T)
 
 .PHONY: unit
 unit:		## the library's own tests alone (anyone)

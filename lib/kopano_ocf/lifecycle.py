@@ -11,6 +11,7 @@ from kopano_ocf.verdict import Verdict
 UPGRADE_RECOGNISED = 5.0    # seconds a schema upgrade must last before start calls it a success
 LAUNCH_LASTS = 12.0         # seconds at most from start's look for a daemon to its own one; --dump-config takes most
 KILL_AFTER = 5.0            # seconds from the second SIGTERM to SIGKILL
+LEAKED_AFTER = 2.0          # seconds until stop asks whether dagent waits for anybody at all
 PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
 DYING_LASTS = 3.0           # seconds that a killed process may take to give up its sockets
 SLICE = 2.0                 # seconds that a question waits before the daemon itself is looked at again
@@ -409,6 +410,7 @@ def _end(call, instance, found):
         call.note("op stop timeout=%ds is too short for kopano-%s to finish its clients; advised are %ds"
                   % (call.timeout, call.agent.name, max(call.agent.timeout("stop"),
                                                         int(call.value("stop_escalate") + KILL_AFTER) + 5)))
+    nobody = _Nobody(call, found)
     told = instance.number("stopping") if found.main is not None else 0.0
     if 0.0 < told <= begun:
         # by a stop that was killed: a second SIGTERM now would cut short what the first one began
@@ -443,6 +445,10 @@ def _end(call, instance, found):
             time.sleep(_POLL)
             continue
         pressed = [entry for entry in left if not process.is_sending(entry)]
+        if not second and nobody.left(after):
+            # pressed now, killed as long after it as ever
+            begun = time.monotonic() - steps.second
+            after = steps.second
         if not second and after >= steps.second:
             second = True
             members = _grown(members, found)
@@ -474,6 +480,32 @@ def _terminate(found, members):
 def _wake(members):
     """A frozen daemon takes its SIGTERM only when it runs again, and ends only when its children do."""
     _signal([entry for entry in members if entry.frozen], signal.SIGCONT)
+
+
+class _Nobody:
+    """Whether dagent has nobody left to finish: then its drain is for the slots that its own 421s have leaked.
+
+    It waits 30 s for each of those as for a delivery, which there is none of. A thread that delivers holds its
+    client's connection until it has answered, a process that delivers is a child.
+    """
+
+    def __init__(self, call, found):
+        self.main, self.found, self.next = found.main, found, LEAKED_AFTER
+        self.ports = set()
+        if call.agent.name == "dagent" and found.main is not None:
+            tcp, unix = process.listening(found.main)
+            if not unix:
+                self.ports = set(port for _, port in tcp)
+
+    def left(self, after):
+        """`after`: seconds since the first SIGTERM; looks twice a second."""
+        if not self.ports or after < self.next:
+            return False
+        self.next = after + 0.5
+        try:
+            return not process.clients(self.main, self.ports) and len(_members(self.found)) == 1
+        except OSError:
+            return False
 
 
 def _members(found):

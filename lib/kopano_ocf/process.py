@@ -478,6 +478,32 @@ def listening(process):
             [path for inode, path in unix if inode in own])
 
 
+def clients(process, ports):
+    # type: (Process, set) -> int
+    """How many connections the process has accepted on these TCP ports and not closed yet.
+
+    What waits in a listener's queue belongs to no process and does not count. Raises OSError when the process is
+    gone or its descriptors can't be read.
+    """
+    own = sockets_of(process)
+    if not own and not process.descriptors():
+        raise OSError("the descriptors of process %d can't be read" % process.pid)
+    count = 0
+    for table in ("tcp", "tcp6"):
+        try:
+            with open("%s/%d/net/%s" % (PROC, process.pid, table)) as lines:
+                for line in lines:
+                    words = line.split()
+                    # sl local_address rem_address st ... inode; 0A listens
+                    if len(words) > 9 and words[3] != "0A" and words[9] in own \
+                            and int(words[1].rpartition(":")[2], 16) in ports:
+                        count += 1
+        except FileNotFoundError:
+            # a kernel without IPv6
+            continue
+    return count
+
+
 def listener_of(host, port, path):
     # type: (str, int, str) -> tuple
     """Who listens where a daemon would: at the unix path, or at the port on this or any address.

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fixtures of the cluster tests. One site (a running two-node cluster) serves all drills of a module."""
 import os
-import re
-import shutil
 import sys
 
 import pytest
@@ -12,11 +10,8 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
 
 import lab as lab_module  # noqa: E402
-from kopano_site import Site, Watch  # noqa: E402
+from kopano_site import QUICK, Site, Watch, keep_logs  # noqa: E402
 from practice import practice, practice_cluster  # noqa: E402,F401  (fixtures)
-
-QUICK = 0.2                 # monitors every 2, 4 and 12 s instead of every 10, 20 and 60 s
-FAILED = f"{ROOT}/build/failed-drills"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -39,7 +34,7 @@ def site():
             running.wait_serving()
             running.create_user()
         except BaseException:
-            print("logs of the nodes:", _keep(running.lab, "setup"))
+            print("logs of the nodes:", keep_logs(running.lab, "setup"))
             raise
         yield running
 
@@ -52,12 +47,5 @@ def drill(site, request):
         yield site
     report = getattr(request.node, "report_call", None)
     if watch.violations or report is None or report.failed:
-        print("logs of the nodes:", _keep(site.lab, request.node.name))
+        print("logs of the nodes:", keep_logs(site.lab, request.node.name))
     assert watch.looks and not watch.violations
-
-
-def _keep(lab, name):
-    directory = f"{FAILED}/{re.sub('[^a-z0-9-]+', '-', name)}"
-    shutil.rmtree(directory, ignore_errors=True)
-    os.makedirs(directory)
-    return lab.keep_logs(directory)

@@ -32,6 +32,8 @@ DEPLOYMENTS = ("shared-storage", "drbd")
 CONFIGURATION = f"{ROOT}/crm/shared-storage"
 PYTHON = "/usr/bin/python3"         # what the agents run on, whatever runs us
 
+QUICK = 0.2                         # in tests: monitors every 2, 4 and 12 s instead of every 10, 20 and 60 s
+FAILED = f"{ROOT}/build/failed-drills"
 DAEMONS = ("server", "dagent", "spooler", "gateway", "ical", "monitor")
 GROUPED = ("mysql_fs", "mysql_ip", "mysqld", "kopano_fs", "kopano_ip",
            *(f"kopano-{name}" for name in DAEMONS))
@@ -412,3 +414,11 @@ class Watch(threading.Thread):
 
     def _note(self, words):
         self.violations.append(f"{time.strftime('%H:%M:%S')} {words}")
+
+
+def keep_logs(lab, name):
+    """Copy the logs of a test's nodes to build/failed-drills; returns the directory."""
+    directory = f"{FAILED}/{re.sub('[^a-z0-9-]+', '-', name)}"
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    return lab.keep_logs(directory)

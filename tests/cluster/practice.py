@@ -5,16 +5,13 @@ One cluster, of deployment drbd, serves both test files: it is brought into the 
 """
 import os
 import re
-import shutil
 
 import pytest
 
-from kopano_site import DAEMONS, GROUPED, ROOT, Site
+from kopano_site import DAEMONS, GROUPED, QUICK, ROOT, Site, keep_logs
 from namespaces import LabError, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-QUICK = 0.2                 # factor on the monitors' intervals
-FAILED = f"{ROOT}/build/failed-drills"
 
 # The lab has no systemd. Its nodes know as much of systemctl as the procedures need.
 SYSTEMCTL = """\
@@ -136,14 +133,6 @@ class Practice:
         self.home = self.lab[name]
         self.idle = next(other for other in self.lab if other is not self.home)
         self.lab.settle(node=self.home)
-
-
-def keep_logs(lab, name):
-    """Copy the nodes' logs to where those of failed drills are; the directory."""
-    directory = f"{FAILED}/{re.sub('[^a-z0-9-]+', '-', name)}"
-    shutil.rmtree(directory, ignore_errors=True)
-    os.makedirs(directory)
-    return lab.keep_logs(directory)
 
 
 @pytest.fixture(scope="session")

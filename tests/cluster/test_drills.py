@@ -13,12 +13,11 @@ import time
 
 import pytest
 
-from conftest import QUICK, ROOT, _keep
 from drills import docs
 from drills.catalogue import DRILLS
 from drills.scene import Scene
 from drills.takeover import beside_dummies
-from kopano_site import DEPLOYMENTS, Site, Watch
+from kopano_site import DEPLOYMENTS, QUICK, ROOT, Site, Watch, keep_logs
 from namespaces import wait_for
 
 OUTAGES = f"{ROOT}/build/outages.txt"
@@ -65,7 +64,7 @@ def theatre():
                     site.ready()
                 except BaseException:
                     print(site.lab.report())
-                    print("logs of the nodes:", _keep(site.lab, f"setup-{cluster}"))
+                    print("logs of the nodes:", keep_logs(site.lab, f"setup-{cluster}"))
                     raise
                 current[cluster] = site
             return current[cluster]
@@ -98,7 +97,7 @@ def test_drill(theatre, cluster, name, record_property):
     try:
         scene.perform()
     except BaseException:
-        print("logs of the nodes:", _keep(site.lab, f"{site.deployment}-{name}"))
+        print("logs of the nodes:", keep_logs(site.lab, f"{site.deployment}-{name}"))
         raise
     line = f"{site.deployment}: {scene.summary_line()}"
     record_property("outage", line)

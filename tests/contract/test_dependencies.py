@@ -195,7 +195,8 @@ def test_dagent_wedged_by_leaked_slots_is_1_once_its_server_is_good(world):
     says(world.agent("dagent", "monitor"), 190, "server")
     start(world, "server")
     says(world.agent("dagent", "monitor", timeout=3), 1, "lmtp", "server is fine")
-    says(world.agent("dagent", "stop", timeout=60, params={"stop_escalate": 1}), 0)
+    # its drain of 30 s would be for clients that are long gone
+    assert says(world.agent("dagent", "stop", timeout=60), 0).took < 15
     start(world, "dagent")
     says(world.agent("dagent", "monitor"), 0)
 

@@ -36,6 +36,7 @@ SEQUENCES = {
                                    "quorum/arbiter-drbd"]),
     "quorum-device": (("bob", "alice"), [*steps("drbd", "020"), "quorum/two-and-device"]),
     "ipv6": (("bob", "alice"), [*steps("shared-storage", "040"), "variants/ipv6"]),
+    "lan": (("bob", "alice"), [*steps("shared-storage", "040"), "variants/lan"]),
     "manual-groups": (("bob", "alice"), [*steps("shared-storage", "030"), "variants/manual-groups",
                                          "shared-storage/050-webapp"]),
 }
@@ -203,7 +204,7 @@ def places(cib):
 # ---- CIBs compared ---------------------------------------------------------------------------------------
 
 NAMELESS = ("nvpair", "op", "meta_attributes", "instance_attributes", "resource_set", "cluster_property_set",
-            "fencing-level")
+            "fencing-level", "expression")
 ORDERED = ("group", "resource_set", "rsc_order", "rsc_colocation")
 
 

@@ -310,6 +310,22 @@ def test_ipv6_addresses_are_where_the_ipv4_ones_are(loader):
     assert simulate(cib, *failed("kopano_ip6", 10000, "bob")) == {"kopano_ip6": "Recover", "kopano-server": "Restart"}
 
 
+def test_a_node_that_does_not_see_the_lan_gives_its_services_away(loader):
+    cib = loader.copy(loader.running("lan"))
+
+    def seen(**hosts):
+        for node, count in hosts.items():
+            run("crm_attribute", "--type", "status", "--node", node, "--name", "pingd", "--update", str(10000 * count),
+                cib=cib)
+    seen(bob=1, alice=1)
+    assert not simulate(cib)
+    seen(bob=0)
+    moves = simulate(cib)
+    assert set(moves.values()) == {"Move"} and {"mysqld", "kopano-server", "kopano-dagent"} <= set(moves)
+    seen(alice=0)
+    assert not simulate(cib), "the router is dead: nothing is better elsewhere"
+
+
 def test_second_fence_level(loader):
     cib = loader.running("fencing-pdu")
     levels = [entry.get("devices") for entry in ElementTree.parse(cib).iter("fencing-level")]

@@ -268,7 +268,7 @@ class DrbdSite(Site):
         return primary, peer, postman
 
     def switch_on(self, machine):
-        """Put the replication's cable back, and the power on."""
+        """Put the replication's cable back if it was out, and the power on."""
         self.lab.bmc.stay_off = False
         machine.plug("eth1")
         machine.power_on()

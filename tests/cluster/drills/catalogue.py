@@ -314,11 +314,15 @@ class NOTHING:
 # ---- networks ------------------------------------------------------------------------------------------------
 
 @drill("cut-lan", "the node with everything loses its LAN, not the replication link",
-       "The nodes still see each other, by the second link; the LAN is seen to be down, and what serves it moves.",
+       "The nodes still see each other, by the second link; `lan` (crm/variants/lan) sees that the LAN is down, and "
+       "what serves it moves. Without it nothing happens.",
        "Everything that clients need runs on the other node; nobody was fenced.",
        "pull the cable of eth0 (a mere `ip link set eth0 down` takes the addresses away, too)", "plug it in",
        manual="concluded, not measured: not noticed: clients are cut off until an administrator comes")
 def cut_lan(scene):
+    scene.extra("variants/lan.crm", "mysql_on_the_lan", "kopano_on_the_lan", "lan_clone", "lan")
+    scene.until(lambda: scene.peer.out("attrd_updater -Q -A -n pingd", check=False).count('value="10000"') == 2,
+                60, "both nodes see the LAN")
     scene.breaks(f"the LAN cable of {scene.home.name} is pulled", scene.home.unplug, "eth0")
     scene.moved(scene.peer, only=[*MYSQL, *KOPANO, *OTHERS])
     scene.only_fenced()

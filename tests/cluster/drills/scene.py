@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from drills.traffic import SERVICES, Traffic
-from kopano_site import ADDRESS, DAEMONS, PORTS, Watch
+from kopano_site import ADDRESS, DAEMONS, PORTS, ROOT, Watch
 from node import processes
 from story import Story
 
@@ -146,6 +146,13 @@ class Scene(Story):
     def crm(self, *words, node=None, check=True):
         """A command of crm_resource, crm_standby ... on a node that is up."""
         return (node or self._asked()).run(list(words), check=check, timeout=150)
+
+    def extra(self, file, *names):
+        """Load one more file of crm/ for this drill; `names` is what it brings, to be deleted afterwards."""
+        with open(f"{ROOT}/crm/{file}") as source:
+            text = self.site.adapted(source.read())
+        self._asked().run(["crm", "configure", "load", "update", "-"], input=text)
+        self.later(lambda: self.crm("crm", "--force", "configure", "delete", *names))
 
     def impatient(self, resource, **timeouts):
         """Shorten timeouts of a resource's operations (seconds) until the end, to save the tests waiting; where
