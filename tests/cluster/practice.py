@@ -135,7 +135,7 @@ class Practice:
         self.lab.settle(node=self.home)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def practice_cluster():
     """The cluster for practice, online; nothing is loaded."""
     with Site("drbd", interval=QUICK) as site:
