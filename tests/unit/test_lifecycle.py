@@ -33,6 +33,9 @@ class Fake:
     def again(self):
         return self if self.alive else None
 
+    def descriptors(self):
+        return ["socket:[0]"]
+
     def take(self, number):
         self.heard.append(number)
         after = KILL in self.heard and self.on.get("KILL", 0.0)
@@ -136,6 +139,26 @@ def test_a_drain_is_waited_for(stage):
     one = stage()
     main = Fake(one, 10, {(TERM,): 34.0, (TERM, TERM): 0.0})
     assert one.stop(main).rc == 0 and one.told() == [(0.0, TERM)] and one.now - one.begun == pytest.approx(34, abs=0.1)
+
+
+@pytest.mark.parametrize("clients, seconds", [(0, lifecycle.LEAKED_AFTER), (1, 35.0)])
+def test_a_dagent_whose_clients_are_gone_drains_for_nobody(stage, monkeypatch, clients, seconds):
+    monkeypatch.setattr(lifecycle.process, "listening", lambda main: ([("127.0.0.1", 2003)], []))
+    monkeypatch.setattr(lifecycle.process, "clients", lambda main, ports: clients if ports == {2003} else 1)
+    one = stage()
+    assert one.stop(Fake(one, 10, HUNG)).rc == 0
+    assert [number for _, number in one.told()] == [TERM, TERM, KILL]
+    assert [at for at, _ in one.told()] == pytest.approx([0.0, seconds, seconds + 5.0], abs=0.1)
+
+
+@pytest.mark.parametrize("children", [0, 1])
+def test_a_dagent_with_a_child_that_delivers_is_waited_for(stage, monkeypatch, children):
+    monkeypatch.setattr(lifecycle.process, "listening", lambda main: ([("127.0.0.1", 2003)], []))
+    monkeypatch.setattr(lifecycle.process, "clients", lambda main, ports: 0)
+    one = stage()
+    main = Fake(one, 10, STUBBORN, children=[Fake(one, 11 + n, STUBBORN) for n in range(children)])
+    assert one.stop(main).rc == 0
+    assert one.told()[1][0] == pytest.approx(35.0 if children else lifecycle.LEAKED_AFTER, abs=0.1)
 
 
 def test_term_then_term_then_kill(stage):

@@ -273,6 +273,35 @@ def test_listening_sockets_of_a_process(tmp_path):
     assert process.listening(own)[1].count(str(tmp_path / "s.sock")) == 0
 
 
+@pytest.mark.parametrize("family, host", [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
+def test_clients_are_connections_that_were_accepted(family, host):
+    import socket
+    family = getattr(socket, family)
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        listener.bind((host, 0))
+        listener.listen(1)
+        port = listener.getsockname()[1]
+        own = process.look(os.getpid())
+        client.connect((host, port))
+        assert process.clients(own, {port}) == 0, "it waits in the queue"
+        accepted, _ = listener.accept()
+        assert process.clients(own, {port}) == 1
+        assert process.clients(own, {port + 1}) == 0
+        client.close()
+        assert process.clients(own, {port}) == 1, "its answer may still be under way"
+        accepted.close()
+        assert process.clients(own, {port}) == 0
+
+
+def test_clients_of_a_process_that_is_gone():
+    child = subprocess.Popen(["sleep", "60"])
+    entry = process.look(child.pid)
+    child.kill()
+    child.wait()
+    with pytest.raises(OSError):
+        process.clients(entry, {2003})
+
+
 def test_an_open_file_is_seen(tmp_path):
     path = str(tmp_path / "lock")
     own = process.look(os.getpid())
