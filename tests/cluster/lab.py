@@ -241,7 +241,9 @@ class Lab:
     def connect(self, node, device):
         """Give a booting node its network card."""
         port = f"{node.name}-{device}"
-        # A dead node's network namespace is freed a little after it: its end of the cable may still be there.
+        # A dead node's network namespace is freed after it, when the last of its connections has given up: minutes,
+        # if that has unsent words. Its cable is pulled first.
+        self._ip(f"link delete {port}", check=False)
         wait_for(lambda: self._ip(f"link show {port}", check=False).returncode != 0, 30, f"old {port} gone",
                  every=0.02)
         self._ip(f"link add {port} type veth peer name {device} netns {node.pid}")

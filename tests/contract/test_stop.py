@@ -144,7 +144,8 @@ def test_a_short_timeout_compresses_the_steps_and_a_warning_names_the_advised_on
     wait_for(lambda: not any(catches_term(world11.main_pid(name)) for name in advised))
     log = str(tmp_path / "ha.log")
     for name, result in agents(world11, tuple(advised), "stop", timeout=6, env={"HA_LOGFILE": log}).items():
-        assert 3 < says(result, 0).took < 6
+        # dagent has no client to finish, and is pressed after two seconds
+        assert (2 if name == "dagent" else 3) < says(result, 0).took < 6
         assert world11.gone(name)
         said = [line for line in lines(log) if "timeout" in line and "kopano-" + name in line]
         assert len(said) == 1, said
