@@ -42,8 +42,12 @@ drill: deps	## a named drill on a cluster of its own, to watch: NAME=kill-node; 
 	@$(PYTHON) tests/cluster/drills/run.py $(NAME) $(T)
 
 .PHONY: drills
-drills: deps	## all drills under test, which takes about 15 minutes; the outages are in build/outages.txt (root)
+drills: deps	## all drills, to be within their targets: on a quiet machine; see build/outages.txt (root)
 	@DRILLS=all $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup tests/cluster/test_drills.py $(T)
+
+.PHONY: compare
+compare: deps	## the same faults on the manual's own cluster and on crm/drbd; T=--write for docs/ (root)
+	@$(PYTHON) tests/cluster/comparison/run.py $(T)
 
 .PHONY: test
 test:		## install what the tests need, then lint and run everything (root)

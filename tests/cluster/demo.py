@@ -22,7 +22,7 @@ import lab as lab_module  # noqa: E402
 import kopano_site  # noqa: E402
 from kopano_site import ADDRESS, CLONED, DAEMONS, GROUPED, MAILBOX, PORTS, Site  # noqa: E402
 from namespaces import LabError  # noqa: E402
-from story import Story, paint  # noqa: E402
+from story import Story, clean_up_on_signals, paint  # noqa: E402
 
 
 class Demo(Story):
@@ -140,11 +140,6 @@ class Demo(Story):
         self.end_step()
 
 
-def stop(number, _frame):
-    """Let `with` clean up."""
-    raise SystemExit(128 + number)
-
-
 def main():
     """Exit code 0 when every step went well, 1 when one failed, 130 on Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.strip(),
@@ -154,8 +149,7 @@ def main():
     why = lab_module.missing()
     if why:
         sys.exit(why)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    clean_up_on_signals()
     try:
         with Site() as site:
             return tell(Demo(site), options.stay)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tells what happens in a lab, step by step, with what Pacemaker saw and did: for demo.py and the drills."""
+import signal
 import sys
 import textwrap
 import time
@@ -13,6 +14,14 @@ COLOURS = {"title": "1;36", "good": "32", "warn": "33", "bad": "1;31", "dim": "2
 def paint(words, colour):
     """Coloured on a terminal, as they are elsewhere."""
     return f"\033[{COLOURS[colour]}m{words}\033[0m" if sys.stdout.isatty() else words
+
+
+def clean_up_on_signals():
+    """Let SIGTERM and SIGHUP end this program as Ctrl-C does: each `with` cleans up. Exit code 128 + the signal's."""
+    def stop(number, _frame):
+        raise SystemExit(128 + number)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
 
 
 class Story:

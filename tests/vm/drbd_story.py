@@ -85,6 +85,7 @@ def test_power_cut_of_the_primary(site):
         postman.wait_for_more(5, FAILOVER)
         say(f"mail flows again on {survivor.name} {time.monotonic() - cut:.0f} s after the power cut")
     assert victim.name in site.lab.bmc.fenced()
+    site.wait_complete(survivor)            # the gateway may be up later than dagent
     assert_delivered(site, postman)
     site.switch_on(victim)
     say(f"resynced after {site.wait_drbd(survivor, 'dstate', UPTODATE, FAILOVER):.0f} s")

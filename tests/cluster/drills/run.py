@@ -7,7 +7,6 @@ and disks that are fast; --quick divides the monitors' intervals by five, as the
 """
 import argparse
 import os
-import signal
 import sys
 import tempfile
 import textwrap
@@ -20,7 +19,7 @@ from drills import docs  # noqa: E402
 from drills.catalogue import DRILLS  # noqa: E402
 from drills.scene import Scene  # noqa: E402
 from kopano_site import DEPLOYMENTS, Site  # noqa: E402
-from story import paint  # noqa: E402
+from story import clean_up_on_signals, paint  # noqa: E402
 
 
 def listing():
@@ -50,11 +49,6 @@ def show(drills, deployment, interval):
     return 1 if failed else 0
 
 
-def stop(number, _frame):
-    """Let `with` clean up."""
-    raise SystemExit(128 + number)
-
-
 def main():
     """Exit code 0 when all went as it must."""
     parser = argparse.ArgumentParser(description=__doc__.strip(),
@@ -81,8 +75,7 @@ def main():
     why = lab_module.missing()
     if why:
         sys.exit(why)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    clean_up_on_signals()
     try:
         return show(drills, deployment, 0.2 if options.quick else 1.0)
     except KeyboardInterrupt:

@@ -186,6 +186,10 @@ class Scene(Story):
         """Seconds until a monitor that looks every 10 s has looked, in this site."""
         return max(1.0, 10 * self.site.interval)
 
+    def at_length(self, quick, shipped):
+        """Seconds for which something lasts: long where intervals are as shipped, else no longer than it must."""
+        return shipped if self.site.interval == 1.0 else quick
+
     def until(self, condition, seconds, words):
         """Wait for it; how long it took. Failed when it doesn't come."""
         begin = time.monotonic()
