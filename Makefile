@@ -54,7 +54,7 @@ test:		## install what the tests need, then lint and run everything (root)
 	@WORKERS=$(WORKERS) tests/tools/test $(T)
 
 .PHONY: test-drbd
-test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: half an hour, mostly waiting (root)
+test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: 20 minutes or so of a quiet machine (root)
 	@tests/tools/deps $$(sed 's/#.*//' tests/vm/debian-packages.txt)
 	@tests/vm/build-image
 	@$(PYTHON) -m pytest -x -s -v tests/vm/drbd_story.py $(T)
