@@ -10,6 +10,7 @@ import smtplib
 import time
 
 from drills.scene import Drill, Failed, freeze
+from drills.takeover import own_start_times
 from kopano_site import ADDRESS, DAEMONS, PORTS
 from namespaces import LoopDevice, shut_down_filesystem
 
@@ -170,6 +171,10 @@ def database_killed(scene):
     scene.breaks("mariadbd gets SIGKILL", os.kill, before.pid, signal.SIGKILL)
     scene.until(lambda: scene.lab.where("mysqld", scene.home) and scene.starts("mysqld"), 60, "MariaDB was started")
     scene.served()
+    took = time.monotonic() - scene.broken_at
+    allowed = scene.interval + own_start_times(scene.home, ["mysqld"])["mysqld"] + 5 + RESERVE
+    if took > allowed:
+        raise Failed(f"all services back only after {took:.1f} s, allowed are {allowed:.1f} s")
     scene.only_acted_on("mysqld", perhaps=["kopano-dagent"])
 
 
