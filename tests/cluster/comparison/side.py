@@ -29,7 +29,7 @@ class Clients(Traffic):
 
     def __init__(self, site, name):
         super().__init__(site, name)
-        self.broken_at = time.monotonic()
+        self.broken_at = self.broken = time.monotonic()     # when the breaking began, and was done
         self._delivering = threading.Lock()
 
     def _look(self, service, talk):
@@ -37,7 +37,7 @@ class Clients(Traffic):
             return super()._look(service, talk)
         with self._delivering:
             now = time.monotonic()
-            if not all(self.good(other, since=max(now - 2, self.broken_at)) for other in ("server", "gateway")):
+            if not all(self.good(other, since=max(now - 2, self.broken)) for other in ("server", "gateway")):
                 self.looks[service].append(Look(now, now, False, "not tried: the rest is not well"))
                 return ""
             return super()._look(service, talk)
@@ -47,6 +47,7 @@ class Clients(Traffic):
         with self._delivering:
             self.broken_at = time.monotonic()
             act()
+            self.broken = time.monotonic()
 
     def good_since(self, service, since):
         """When the service's last bad look after `since` was followed by a good one (time.monotonic()); `since` if
