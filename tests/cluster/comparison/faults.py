@@ -107,7 +107,7 @@ def database_slow_start(side):
     side.hurry_database()
 
 
-@fault("database-hung", "MariaDB hangs (SIGSTOP)", watch=180)
+@fault("database-hung", "MariaDB hangs (SIGSTOP)", watch=240)
 def database_hung(side):
     """For ever."""
     side.breaks(lambda: side.kill_database(signal.SIGSTOP))

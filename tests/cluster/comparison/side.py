@@ -19,7 +19,7 @@ SLOW_DATABASE = """\
 #!/bin/sh
 # a database that needs long before it starts: as long as this file is there
 while [ -e /run/slow-database ]; do sleep 0.2; done
-exec /usr/lib/moved/mariadbd --basedir=/usr "$@"
+exec /usr/lib/moved/mariadbd "$@" --basedir=/usr
 """
 
 
