@@ -180,7 +180,7 @@ def database_killed(scene):
 
 @drill("database-down", "MariaDB dies and can't start, on neither node, for ten minutes",
        "Pacemaker keeps trying. Kopano's daemons say \"degraded\" and stay; mail waits at the MTA.",
-       "All is well by itself within 40 s of MariaDB being able to start. No Kopano daemon was restarted, but perhaps "
+       "All is well by itself within 40 s of MariaDB's start. No Kopano daemon was restarted, but perhaps "
        "dagent, once, for its slots.",
        "on both nodes `printf '[mysqld]\\nno_such_option\\n' >/etc/mysql/mariadb.conf.d/99-drill.cnf`, then on the one "
        "with MariaDB `pkill -9 -x mariadbd`",
@@ -197,13 +197,13 @@ def database_down(scene):
     for node in scene.lab:
         node.run(["rm", path])
     scene.mends("MariaDB can start again")
-    scene.served(within=60)
-    back = time.monotonic() - scene.broken_at
+    scene.served(within=90)
+    back = time.time() - scene.last("start", "mysqld")
     scene.only_acted_on("mysqld", perhaps=["mysql_fs", "mysql_ip", "kopano-dagent"])
     if scene.starts("kopano-dagent") > 1:
         raise Failed("kopano-dagent was restarted more than once")
     if back > 40 + RESERVE:
-        raise Failed(f"all services back only {back:.0f} s after the database could start")
+        raise Failed(f"all services back only {back:.0f} s after the database")
 
 
 @drill("database-hung", "MariaDB hangs (SIGSTOP), for ten minutes or until it is killed",

@@ -254,6 +254,14 @@ class Scene(Story):
         self.tell_news()
         return len([event for event in self.events if event.kind == "start" and event.subject == resource])
 
+    def last(self, kind, subject):
+        """time.time() of the last event of a kind that was good. Failed when there was none."""
+        self.tell_news()
+        found = [event.at for event in self.events if (event.kind, event.subject, event.good) == (kind, subject, True)]
+        if not found:
+            raise Failed(f"{self.drill.name}: no good {kind} of {subject}")
+        return found[-1]
+
     def limit(self, seconds, *services):
         """Failed when one of the services (all without names) was away for longer."""
         for service in services or SERVICES:
