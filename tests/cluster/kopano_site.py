@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The manual's Kopano site on a lab: bob and alice, two disks, MariaDB, Kopano, WebApp beside Apache.
 
-The nodes get what an administrator would give them: rootfs/ and crm/node/ (configuration files), the agents
-and their library, the daemons (stand-ins, or real ones from KOPANO_SBIN), and the files of crm/DEPLOYMENT as they are
-shipped, loaded with crmsh in the order of their numbers. In the nodes are stand-ins for what a namespace can't
-have: an ipmitool that asks the lab's BMC (fence_ipmilan is the real one), and ocf:linbit:drbd (drbd).
+The nodes get what an administrator would give them: the installed files (installed.py), out of these the node's
+configuration files (crm/node, by way of rootfs/) and those of crm/DEPLOYMENT, loaded with crmsh in the order of their
+numbers; and the daemons (stand-ins, or real ones from KOPANO_SBIN). In the nodes are stand-ins for what a namespace
+can't have: an ipmitool that asks the lab's BMC (fence_ipmilan is the real one), and ocf:linbit:drbd (drbd).
 """
 import functools
 import glob
@@ -22,15 +22,15 @@ import threading
 import time
 from email.message import EmailMessage
 
+import installed
+from installed import PYTHON, ROOT
 from lab import Lab
 from namespaces import ENVIRONMENT, LabError, command, wait_for
 from node import processes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
 DEPLOYMENTS = ("shared-storage", "drbd")
 CONFIGURATION = f"{ROOT}/crm/shared-storage"
-PYTHON = "/usr/bin/python3"         # what the agents run on, whatever runs us
 
 QUICK = 0.2                         # in tests: monitors every 2, 4 and 12 s instead of every 10, 20 and 60 s
 FAILED = f"{ROOT}/build/failed-drills"
@@ -48,16 +48,18 @@ DATABASE_ACCOUNT = f"{ROOT}/crm/node/sql/account.sql"
 # ---- what the nodes are made of ------------------------------------------------------------------------
 
 def furnish(image, deployment="shared-storage"):
-    """Fill the image of the nodes' root directory: site, agents, library, daemons, crm files."""
-    shutil.copytree(f"{HERE}/rootfs", image, dirs_exist_ok=True)
+    """Fill the image of the nodes' root directory: what is installed, the site's files, daemons."""
+    installed.install(image)
+    crm = f"{image}{installed.SHARE}/crm"
+
+    def copy(source, target):
+        """A file of rootfs/; what is a link to crm/ there comes from the installed crm/."""
+        real = os.path.realpath(source)
+        shutil.copy2(real.replace(f"{ROOT}/crm/", f"{crm}/"), target)
+    shutil.copytree(f"{HERE}/rootfs", image, copy_function=copy, dirs_exist_ok=True)
     for path in ("/etc/pacemaker", "/etc/drbd.d"):
-        shutil.copytree(f"{ROOT}/crm/node{path}", image + path, dirs_exist_ok=True)
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(f"{ROOT}/agents", f"{image}/usr/lib/ocf/resource.d/kopano", ignore=ignore)
-    shutil.copytree(f"{ROOT}/lib/kopano_ocf", f"{image}/usr/lib/ocf/lib/kopano/kopano_ocf", ignore=ignore)
-    # compiled as a package would: a node writes no __pycache__ of its own
-    command([PYTHON, "-m", "compileall", "-q", "-s", image, f"{image}/usr/lib/ocf/lib/kopano"])
-    shutil.copytree(f"{ROOT}/crm/{deployment}", f"{image}/root/crm")
+        shutil.copytree(f"{crm}/node{path}", image + path, dirs_exist_ok=True)
+    shutil.copytree(f"{crm}/{deployment}", f"{image}/root/crm")     # links become files
     for path in ("/usr/lib/ocf/resource.d/linbit/drbd", "/usr/sbin/drbdadm") if deployment == "drbd" else ():
         os.makedirs(os.path.dirname(image + path), exist_ok=True)
         shutil.copy(f"{HERE}/drbd", image + path)

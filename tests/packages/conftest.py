@@ -86,17 +86,33 @@ def deb(builds):
     return one(builds, "deb/*.deb")
 
 
+def _as_older(path, old, new):
+    """Replace words of a file, which must be there."""
+    with open(path) as file:
+        text = file.read()
+    assert old in text, path
+    with open(path, "w") as file:
+        file.write(text.replace(old, new))
+
+
 def older(deb, folder):
-    """The same package as version 0.0.1, with a module that there is no more."""
+    """Debian's package as version 0.0.1, with a module that there is no more."""
     tree = str(folder / "older")
     good("dpkg-deb", "--raw-extract", deb, tree)
-    for path, old, new in ((tree + "/DEBIAN/control", f"\nVersion: {version()}\n", "\nVersion: 0.0.1\n"),
-                           (f"{tree}{LIBRARY}/kopano_ocf/__init__.py", f'"{version()}"', '"0.0.1"')):
-        with open(path) as file:
-            text = file.read()
-        assert old in text
-        with open(path, "w") as file:
-            file.write(text.replace(old, new))
+    _as_older(tree + "/DEBIAN/control", f"\nVersion: {version()}\n", "\nVersion: 0.0.1\n")
+    _as_older(f"{tree}{LIBRARY}/kopano_ocf/__init__.py", f'"{version()}"', '"0.0.1"')
     shutil.copy(f"{tree}{LIBRARY}/kopano_ocf/verdict.py", f"{tree}{LIBRARY}/kopano_ocf/bygone.py")
     good("dpkg-deb", "--root-owner-group", "--build", tree, str(folder / "older.deb"))
     return str(folder / "older.deb")
+
+
+def older_rpm(tarballs, folder):
+    """The same for RPM, which can't be repacked: built from a changed source."""
+    good("tar", "-xf", tarballs[0], "-C", str(folder))
+    tree, = (str(path) for path in folder.iterdir())
+    for path in [f"{tree}/lib/kopano_ocf/__init__.py", *glob.glob(f"{tree}/tests/conformance/golden/*.xml")]:
+        _as_older(path, f'"{version()}"', '"0.0.1"')
+    shutil.copy(f"{tree}/lib/kopano_ocf/verdict.py", f"{tree}/lib/kopano_ocf/bygone.py")
+    good("make", "-s", "-C", tree, "rpm", "RPMBUILD_OPTIONS=--without check")
+    package, = glob.glob(f"{tree}/build/rpm/RPMS/noarch/*.rpm")
+    return package

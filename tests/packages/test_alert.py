@@ -46,6 +46,8 @@ def operation(task, rc, wanted=0, status=0, desc="ok"):
      "WebApp on alice is NOT fit for users"),
     ({"kind": "attribute", "attribute_name": "kopano-webapp-health", "attribute_value": 1},
      "WebApp on alice is fit for users"),
+    # the last run of a monitor that ends with its resource
+    (operation("monitor", 7, status=1, desc="Cancelled"), None),
     (operation("monitor", 0), None), (operation("monitor", 7, wanted=7), None),
     ({"kind": "attribute", "attribute_name": "fail-count-x", "attribute_value": 1}, None),
 ])
@@ -80,6 +82,14 @@ def test_syslog(tmp_path):
     path = fake(tmp_path / "bin", "logger")
     assert told("", {"kind": "node", "desc": "lost"}, PATH=path).returncode == 0
     assert (tmp_path / "bin/words").read_text() == "-t kopano-ocf-alert -p daemon.notice node alice is gone\n"
+
+
+def test_a_file_that_can_not_be_written_to(tmp_path):
+    path = fake(tmp_path / "bin", "logger")
+    done = told("/proc/cluster-words", {"kind": "node", "desc": "lost"}, PATH=path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    assert (tmp_path / "bin/words").read_text() == (
+        "-t kopano-ocf-alert -p daemon.err root can't write to /proc/cluster-words: node alice is gone\n")
 
 
 def test_called_by_hand_it_says_how_to_use_it():

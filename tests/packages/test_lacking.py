@@ -6,8 +6,9 @@ import os
 import pytest
 
 from conformance import agents
+from world import World
 
-SOME = ("server", "dagent", "webapp-health")
+DAEMONS = [name for name in agents.NAMES if name != "webapp-health"]
 HIDDEN = {"psutil": "/usr/lib/python3/dist-packages", "requests": "/usr/lib/python3/dist-packages",
           "ocf.py": "/usr/lib/ocf/lib/heartbeat"}
 # an interpreter that says it is 3.5: the agent's file and the first of its library are read, and no more
@@ -27,8 +28,8 @@ def act(name, action, hide=None, empty=None, **env):
 
 
 @pytest.mark.parametrize("name, lacks, package", [
-    ("server", "psutil", "python3-psutil"), ("dagent", "psutil", "python3-psutil"),
-    ("webapp-health", "requests", "python3-requests"), *((name, "ocf.py", "resource-agents") for name in SOME)])
+    *((name, "psutil", "python3-psutil") for name in DAEMONS), ("webapp-health", "requests", "python3-requests"),
+    *((name, "ocf.py", "resource-agents") for name in agents.NAMES)])
 def test_it_names_the_package(name, lacks, package, tmp_path):
     hide = HIDDEN[lacks]
     code, said, _ = act(name, "start", hide, tmp_path)
@@ -40,9 +41,39 @@ def test_it_names_the_package(name, lacks, package, tmp_path):
     assert act(name, "meta-data", hide, tmp_path) == (0, [], agents.printed(name))
     assert act(name, "monitor", hide, tmp_path)[0] == 7
     assert act(name, "stop", hide, tmp_path)[0] == 0
+    assert act(name, "usage", hide, tmp_path)[:2] == (0, [])
+    assert act(name, "reload-agent", hide, tmp_path)[0] == 1, "nothing runs"
+    assert act(name, "promote", hide, tmp_path)[0] == 3
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("lacks", HIDDEN)
+def test_what_runs_is_watched_and_stopped_all_the_same(lacks, tmp_path):
+    """A package was removed from under running daemons: monitor, a failure's reason and stop do without it."""
+    empty, folder = tmp_path / "empty", tmp_path / "agents"
+    empty.mkdir()
+    folder.mkdir()
+    for name in ("server", "gateway"):
+        script = folder / name
+        script.write_text(f"#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {empty} {HIDDEN[lacks]}; exec "
+                          f"{agents.path(name)} \"$@\"' {name} \"$@\"\n")
+        script.chmod(0o755)
+    with World(11) as world:
+        def lacking(name, action, **more):
+            return world.agent(name, action, agents_dir=str(folder), **more)
+        world.up("server", "gateway")
+        for name in ("server", "gateway"):
+            for action in ("monitor", "reload", "reload-agent"):
+                assert lacking(name, action, level=20).rc == 0, (name, action)
+        world.freeze("gateway")
+        assert lacking("gateway", "monitor", level=20, interval=10).rc == 1
+        world.thaw("gateway")
+        for name in ("gateway", "server"):
+            assert lacking(name, "stop", timeout=60).rc == 0
+            assert not world.pids(name)
+            assert lacking(name, "start").rc == 5
+
+
+@pytest.mark.parametrize("name", agents.NAMES)
 def test_an_ocf_py_elsewhere_will_do(name, tmp_path):
     """OCF_ROOT may name it; a wrong one is no reason not to start."""
     for env in ({"OCF_ROOT": "/nonexistent"}, {"OCF_FUNCTIONS_DIR": "/nonexistent"}):

@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable
 
+import installed
 from drills.traffic import SERVICES, Traffic
-from kopano_site import ADDRESS, DAEMONS, PORTS, ROOT, Watch
+from kopano_site import ADDRESS, DAEMONS, PORTS, Watch
 from node import processes
 from story import Story
 
@@ -149,7 +150,7 @@ class Scene(Story):
 
     def extra(self, file, *names):
         """Load one more file of crm/ for this drill; `names` is what it brings, to be deleted afterwards."""
-        with open(f"{ROOT}/crm/{file}") as source:
+        with open(f"{self.lab.image}{installed.SHARE}/crm/{file}") as source:
             text = self.site.adapted(source.read())
         self._asked().run(["crm", "configure", "load", "update", "-"], input=text)
         self.later(lambda: self.crm("crm", "--force", "configure", "delete", *names))
