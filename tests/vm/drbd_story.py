@@ -143,7 +143,7 @@ def test_split_brain(site):
     assert "Split-Brain detected" in keeper.out("dmesg") + loser.out("dmesg")
     say(f"split brain: {keeper.name} {site.drbd(keeper, 'cstate')}, {loser.name} {site.drbd(loser, 'cstate')}\n" +
         loser.out("crm_mon -1r; cat /proc/drbd", check=False))
-    assert site.home() is keeper
+    site.wait_complete(keeper)
 
     for resource in ("mysql", "kopano"):
         loser.run(f"drbdadm disconnect {resource}", check=False)    # 8.4 complains when it is StandAlone already
@@ -154,6 +154,6 @@ def test_split_brain(site):
     say(f"resolved after {site.wait_drbd(keeper, 'dstate', UPTODATE, FAILOVER):.0f} s")
     site.lab.settle(keeper, FAILOVER)
     assert site.refusals(keeper) == {}
-    assert site.home() is keeper
+    site.wait_complete(keeper)
     assert_delivered(site, postman)
     assert not set(lost.acknowledged) & set(site.inbox())       # that is what a split brain costs
