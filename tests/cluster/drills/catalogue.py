@@ -198,7 +198,9 @@ def database_down(scene):
         node.run(["rm", path])
     scene.mends("MariaDB can start again")
     scene.served(within=90)
-    back = time.time() - scene.last("start", "mysqld")
+    served = time.time()
+    scene.until(lambda: scene.last("start", "mysqld"), 30, "MariaDB was started")
+    back = served - scene.last("start", "mysqld")
     scene.only_acted_on("mysqld", perhaps=["mysql_fs", "mysql_ip", "kopano-dagent"])
     if scene.starts("kopano-dagent") > 1:
         raise Failed("kopano-dagent was restarted more than once")
