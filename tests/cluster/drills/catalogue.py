@@ -438,7 +438,7 @@ def cut_both(scene):
 # ---- storage -------------------------------------------------------------------------------------------------
 
 @drill("storage-lost", "the node with everything loses its path to the disks: every read and write fails",
-       "The monitor that reads from the disk fails. What hangs at a lost disk can't be stopped: the node is fenced.",
+       "The monitor that reads from the disk fails: the node is fenced, unless all could be stopped before that.",
        "Everything runs on the other node.",
        "`echo 1 >/sys/block/sdb/device/delete`", "nothing: the reboot has found the disk again",
        manual="concluded, not measured: status looks for processes only: not seen as long as they are there")
@@ -458,7 +458,10 @@ def storage_lost(scene):
     scene.later(find)
     scene.breaks(f"the disks of {scene.home.name} are gone", lose)
     scene.moved(scene.peer)
-    scene.only_fenced(scene.home)
+    # Pacemaker remembers one failure of a resource: that of level 20, a moment later, asks for a restart only. A stop
+    # that hangs at the disk is fenced all the same.
+    if scene.fenced():
+        scene.only_fenced(scene.home)
 
 
 @drill("storage-readonly", "Kopano's file system becomes read-only, as after an error of the disk",
