@@ -250,8 +250,16 @@ def test_a_login_that_hangs_with_the_server_is_190(site, tmp_path):
 
 
 def test_without_test_user_nobody_logs_in(site):
-    log = {name: len(lines("/var/log/kopano/%s.log" % name)) for name in ("server", "gateway", "ical")}
-    for name in ("gateway", "ical"):
-        for _ in range(3):
+    def look():
+        for name in ("gateway", "ical"):
             says(site.agent(name, "monitor", level=20), 0)
-    assert {name: len(lines("/var/log/kopano/%s.log" % name)) for name in log} == log
+
+    def logs():
+        return {name: lines("/var/log/kopano/%s.log" % name) for name in ("server", "gateway", "ical")}
+
+    # the server may have to find its database again after the test before
+    look()
+    before = logs()
+    for _ in range(3):
+        look()
+    assert logs() == before

@@ -17,7 +17,7 @@ if MYPY:
 
 # WebApp's texts are translated and its title is the administrator's: the names of the fields are neither
 LOGIN_FORM = r"""(?is)<input\b[^>]*\bname=["']?username\b.*<input\b[^>]*\bname=["']?password\b"""
-_BROKEN = "<h1>Invalid configuration</h1>"
+BROKEN = "<h1>Invalid configuration</h1>"
 _PAGE = 2 << 20         # bytes of a page that are read
 _MEMORY = 1 << 30       # bytes of address space for the child
 _REDIRECTS = 5
@@ -166,6 +166,9 @@ def _in_child(work, url, deadline, ca_file, tls_verify, pipe):
         except Exception as e:      # pylint: disable=broad-except
             # whatever a library may make of a stranger's bytes
             seen = _judge(e, bool(browser and browser.secret))
+            if seen.how == SILENT and browser:
+                # its own clock ran out a moment before the parent's
+                seen = Seen(SILENT, "no answer in time: waited for %s" % browser.waiting_for)
         tell(seen.how, seen.words, seen.data)
     finally:
         os._exit(0)
@@ -183,8 +186,9 @@ class _Problem(Exception):
 class _Browser:
     """A session with the web server of one URL's host.
 
-    wrong   what is wrong with the dates of a certificate that was not verified, ""
-    secret  set once a password was sent: nothing that the server says is repeated any more
+    waiting_for  what was asked for last
+    wrong        what is wrong with the dates of a certificate that was not verified, ""
+    secret       set once a password was sent: nothing that the server says is repeated any more
     """
 
     def __init__(self, url, deadline, ca_file, tls_verify, tell):
@@ -192,6 +196,7 @@ class _Browser:
         import requests
         import urllib3.connectionpool   # type: ignore
         self.deadline, self.tell = deadline, tell
+        self.waiting_for = "the web server"
         self.wrong = ""
         self.secret = False
         try:
@@ -229,6 +234,7 @@ class _Browser:
 
     def ask(self, method, url, what, form=None):
         """One request: (response, body as text)."""
+        self.waiting_for = what
         self.tell("", what)
         # requests counts this for each read(); the parent counts for all
         left = max(self.deadline - time.monotonic(), 0.01)
@@ -281,7 +287,7 @@ def _page(browser, url, match):
 
     response, text = browser.get(url, "the page %s" % _plain(url), matches if own else None)
     line = _line(response)
-    if _BROKEN in text:
+    if BROKEN in text:
         return Seen(NONSENSE, "%s, but WebApp says 'Invalid configuration': %s" % (line, _finding(text)))
     if response.status_code >= 500:
         return Seen(UNAVAILABLE if response.status_code == 503 else NONSENSE, line)
@@ -338,7 +344,7 @@ def _login(browser, url, user, password):
     from urllib.parse import urljoin
     form = re.compile(LOGIN_FORM)
     response, text = browser.get(url, "the login page %s" % _plain(url))
-    if _BROKEN in text or response.status_code != 200 or not form.search(text):
+    if BROKEN in text or response.status_code != 200 or not form.search(text):
         return Seen(NONSENSE, "%s%s, no login form to log in with" % (_line(response), _title(text)))
     start = response.url
     browser.secret = True
@@ -433,7 +439,7 @@ def _finding(text):
     # type: (str) -> str
     # what stands below that heading, without its tags
     import re
-    return _plain(" ".join(re.sub(r"<[^<>]*>", " ", text.partition(_BROKEN)[2][:2000]).split()), 200)
+    return _plain(" ".join(re.sub(r"<[^<>]*>", " ", text.partition(BROKEN)[2][:2000]).split()), 200)
 
 
 def _plain(text, limit=100):
