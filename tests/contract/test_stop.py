@@ -122,6 +122,14 @@ def test_a_server_whose_requests_hang_with_the_database_goes_with_the_second_ter
         asking.join(10)
 
 
+def test_a_spooler_with_nothing_to_send_does_not_wait_for_a_server_that_hangs(world11):
+    serve(world11, "server", "spooler")
+    world11.freeze("server")
+    # it notices at its next look at the queue; then it ignores the first TERM
+    assert stop(world11, "spooler", timeout=75).took < 5
+    world11.thaw("server")
+
+
 def _in_vain(client):
     """A request that the server can't answer before it ends."""
     with contextlib.suppress(OSError):
@@ -144,8 +152,8 @@ def test_a_short_timeout_compresses_the_steps_and_a_warning_names_the_advised_on
     wait_for(lambda: not any(catches_term(world11.main_pid(name)) for name in advised))
     log = str(tmp_path / "ha.log")
     for name, result in agents(world11, tuple(advised), "stop", timeout=6, env={"HA_LOGFILE": log}).items():
-        # dagent has no client to finish, and is pressed after two seconds
-        assert (2 if name == "dagent" else 3) < says(result, 0).took < 6
+        # dagent has no client to finish, spooler no mail: they are pressed after two seconds
+        assert (2 if name in ("dagent", "spooler") else 3) < says(result, 0).took < 6
         assert world11.gone(name)
         said = [line for line in lines(log) if "timeout" in line and "kopano-" + name in line]
         assert len(said) == 1, said
