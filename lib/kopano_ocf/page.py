@@ -6,7 +6,7 @@ sees is told in a transient node attribute, and it never fails because of the pa
 """
 import time
 
-from kopano_ocf import backend, process, state, talk, verdict
+from kopano_ocf import backend, state, talk, verdict
 from kopano_ocf.verdict import Verdict
 
 _REPEAT = 300.0             # seconds after which the attribute is set again, in case the cluster lost it
@@ -116,7 +116,6 @@ def monitor(call, health):
         return Verdict(verdict.NOT_RUNNING, "not started")
     if call.depth < 10:
         return verdict.GOOD
-    process.site_packages()
     try:
         from kopano_ocf.probe import webapp
         page = _page(call, webapp)
@@ -132,7 +131,25 @@ def monitor(call, health):
     return Verdict(verdict.DEGRADED, worries) if worries else verdict.GOOD
 
 
+def _glance(call, url, probe):
+    """Seen of the usual good answer, got without loading much; None when webapp has to look."""
+    from kopano_ocf.probe import glance
+    where = glance.place(url)
+    if where is None:
+        return None
+    seen = talk.run([(where[0], getattr(glance, probe)(*where[1:]))], min(call.deadline, time.monotonic() + 2.0),
+                    local_only=False)[0]
+    if seen.how != talk.FINE:
+        return None
+    call.step("%s: %s" % (url, seen.words), seen.took)
+    return seen
+
+
 def _page(call, webapp):
+    if call.value("match") in (None, "", webapp.LOGIN_FORM):
+        seen = _glance(call, call.value("url"), "page")
+        if seen is not None:
+            return seen
     seen = webapp.page(call.value("url"), call.value("match") or webapp.LOGIN_FORM, call.deadline - call.reserve,
                        call.value("ca_file") or None, call.value("tls_verify"))
     call.step("%s: %s" % (call.value("url"), seen.words), seen.took)
@@ -143,6 +160,8 @@ def _status(call, webapp):
     """What is wrong with Apache's own status, in words; the page users see is fine all the same."""
     url = call.value("status_url")
     if not url:
+        return ""
+    if _glance(call, url, "status") is not None:
         return ""
     seen = webapp.status(url, call.deadline, call.value("ca_file") or None, call.value("tls_verify"))
     call.step("%s: %s" % (url, seen.words), seen.took)
