@@ -78,14 +78,27 @@ golden: deps	## renew tests/conformance/golden and tests/packages/files.txt afte
 
 .PHONY: bench
 bench: deps	## what an action costs, beside ocf:heartbeat:dummypy (root; T=--write for docs/benchmarks.md)
+	@tests/tools/deps $$(sed 's/#.*//' tests/bench/debian-packages.txt)
 	@$(PYTHON) tests/bench/bench.py $(T)
+
+.PHONY: matrix
+matrix: deps	## every fault, beside lsb:, anything and others: 16 minutes (root; T=--write for docs/fault-matrix.md)
+	@$(PYTHON) tests/faults/matrix.py $(T)
+
+.PHONY: soak
+soak: deps	## no false alarm: 22,000 monitors on a busy host, a quarter of an hour or more (root)
+	@$(PYTHON) tests/soak/soak.py $(T)
+
+.PHONY: chaos
+chaos: deps	## random faults on a cluster while mail flows: SEED=7 MINUTES=30; log: build/chaos-SEED.txt (root)
+	@$(PYTHON) tests/cluster/chaos/run.py $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(T)
 
 .PHONY: shell
 shell: deps	## a root shell in the tests' sandbox
 	@tests/sandbox.py
 
 .PHONY: deps
-deps:		## install the Debian packages that test, lint, demo and bench use (root)
+deps:		## install the Debian packages that the targets above use (root)
 	@tests/tools/deps
 
 # ---- to be installed -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import imaplib
 import os
 import poplib
 import re
+import select
 import shutil
 import signal
 import smtplib
@@ -65,10 +66,13 @@ def wait_for(condition, timeout=10, what=""):
 
 
 class Result:
-    """What an agent did: rc (None when Pacemaker's timeout killed it), out, err, reason, took (seconds)."""
+    """What an agent did: rc (None when Pacemaker's timeout killed it), out, err, reason.
 
-    def __init__(self, rc, out, err, took):
-        self.rc, self.out, self.err, self.took = rc, out, err, took
+    took, cpu: seconds by the clock, and of CPU (the agent's children included)
+    """
+
+    def __init__(self, rc, out, err, took, cpu=0.0):
+        self.rc, self.out, self.err, self.took, self.cpu = rc, out, err, took, cpu
         found = _REASON.findall(err)
         self.reason = found[-1].strip() if found else ""
 
@@ -143,6 +147,19 @@ def processes():
             executable = executable[:-10]
         found[int(entry)] = (executable, state, int(rest[1]), words)
     return found
+
+
+def _ended(process, timeout):
+    """Wait for a child: (exit code, CPU seconds). After so many seconds it is killed, and the code is None."""
+    handle, ended = os.pidfd_open(process.pid), select.poll()
+    ended.register(handle, select.POLLIN)
+    in_time = ended.poll(timeout * 1000)
+    os.close(handle)
+    if not in_time:
+        process.kill()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode if in_time else None, usage.ru_utime + usage.ru_stime
 
 
 def _stand_still(pids):
@@ -641,18 +658,13 @@ class World:
                                        env=variables, cwd="/", process_group=0)
             if on_start:
                 on_start(process.pid)
-            try:
-                rc = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                rc = None
+            rc, cpu = _ended(process, timeout)
             took = time.monotonic() - before
             texts = []
             for file in (out, err):
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
-        return Result(rc, texts[0], texts[1], took)
+        return Result(rc, texts[0], texts[1], took, cpu)
 
     # -- users and mail
 
@@ -780,13 +792,14 @@ class World:
         if self.real:
             raise StandinOnly("needs a stand-in: " + what)
 
-    def fault(self, name, what, *arguments, endpoint=None):
-        """Switch a fault on (see standin/README.md), or all of a daemon off with None."""
+    def fault(self, name, what, *arguments, endpoint=None, pid=None):
+        """Switch a fault on (see standin/README.md), or all of a daemon off with None. pid: for this process only."""
         self._standin("fault " + str(what))
         if what is None:
             self.clear_faults(name)
             return
         words = [what] + [str(argument) for argument in arguments] + (["@%s" % endpoint] if endpoint else [])
+        words += ["pid=%d" % pid] if pid else []
         fault.write(self.prefix, name, fault.read(self.prefix, name) + [" ".join(words)])
 
     def clear_faults(self, name):
@@ -830,9 +843,13 @@ class Soap:
         """Leave without logoff."""
         self._sock.close()
 
+    def send(self, data):
+        """Send bytes, as a part of a request. Raises OSError."""
+        self._sock.sendall(data)
+
     def exchange(self, request, body=True):
         """Send bytes; returns head and body of the answer. Raises OSError."""
-        self._sock.sendall(request)
+        self.send(request)
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._more()

@@ -154,6 +154,25 @@ def test_wedge(world, name, protocol):
     wait_for(lambda: pid not in world.pids(name), 2, "the second TERM kills")
 
 
+def test_spin(world):
+    """A livelock: as a deadlock, but it ends with the fault."""
+    world.fault("gateway", "spin")
+    with ask("imap") as sock:
+        assert said(sock, 0.3) == (b"", False)
+    world.fault("gateway", None)
+    wait_for(lambda: world.ready("gateway"), 5, "the fault is over")
+
+
+def test_a_fault_of_one_process_does_not_outlive_it(world):
+    world.fault("ical", "hang", pid=world.main_pid("ical"))
+    with ask("caldav") as sock:
+        assert said(sock, 0.3) == (b"", False)
+    world.kill_daemon("ical")
+    world.start_daemon("ical")
+    wait_for(lambda: world.ready("ical"), 5, "the new process has no fault")
+    world.fault("ical", None)
+
+
 def test_no_term(world):
     world.fault("ical", "no-term")
     wait_for(lambda: not world.catches_term("ical"), 2, "TERM is ignored")

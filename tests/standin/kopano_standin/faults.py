@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Faults that can be switched on from outside while a daemon runs: the file faults/NAME of the install tree.
 
-One fault a line: WORD [ARGUMENT...] [@ENDPOINT]. The words and what they do: README.md.
-@ENDPOINT (a port, a setting such as imaps_listen, or a socket's path) narrows a fault to one listener.
+One fault a line: WORD [ARGUMENT...] [@ENDPOINT] [pid=PID]. The words and what they do: README.md.
+@ENDPOINT (a port, a setting such as imaps_listen, or a socket's path) narrows a fault to one listener,
+pid=PID to one process and its children: a restart cures it.
 """
 
 import os
@@ -22,12 +23,15 @@ def _read(name):
         stat = os.stat(path)
     except OSError:
         return []
-    mark = (path, stat.st_mtime_ns, stat.st_ino, stat.st_size)
+    mark = (path, stat.st_mtime_ns, stat.st_ino, stat.st_size, os.getpid())
     if _cache[0] != mark:
         found = []
+        mine = ("pid=%d" % os.getpid(), "pid=%d" % os.getppid())
         with open(path) as file:
             for line in file:
                 words = line.split()
+                if words and words[-1].startswith("pid=") and words.pop() not in mine:
+                    continue
                 endpoint = words.pop()[1:] if len(words) > 1 and words[-1].startswith("@") else None
                 if words:
                     found.append((words[0], words[1:], endpoint))
@@ -59,9 +63,11 @@ class Faults:
             time.sleep(0.05)
 
     def deadlock(self):
-        """Never return when the daemon is wedged: what `wedge` does cannot be undone."""
+        """Never return when the daemon is wedged: what `wedge` does cannot be undone. `spin`: busy until it is off."""
         if self.get("wedge") is not None:
             import threading
 
             while True:
                 threading.Event().wait()
+        while self.get("spin") is not None:
+            time.sleep(0.001)
