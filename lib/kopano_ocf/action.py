@@ -37,7 +37,7 @@ class Call:
         advised = agent.timeout(action, self.depth)
         self.timeout = _milliseconds(env.get("OCF_RESKEY_CRM_meta_timeout"), advised * 1000.0)
         # The verdict is out between 1 s and 20 % of the timeout before Pacemaker kills us.
-        margin = min(max(1.5, 0.1 * self.timeout), 0.2 * self.timeout)
+        margin = min(max(1.4, 0.1 * self.timeout), 0.2 * self.timeout)
         self.deadline = self.begun + self.timeout - margin
         self.reserve = min(1.0, 0.05 * self.timeout)    # kept for a second question, as to the database
         self.by_hand = "OCF_RESKEY_CRM_meta_timeout" not in env and _terminal()

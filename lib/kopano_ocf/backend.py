@@ -16,6 +16,7 @@ MARKER_LASTS = 600.0        # seconds
 # Seconds that a client's agent waits for the server: a monitor that waits longer can hold up the very transition in
 # which Pacemaker restarts that server.
 PATIENCE = 10.0
+LEAST = 0.05                # seconds; who has less left does not ask, and leaves no marker
 UNASKED = "unasked"
 _PREFIX = "kopano-ocf-deep-"
 
@@ -59,6 +60,8 @@ def guarded(folder, server, question, deadline, recovered=None):
     with state.Lock(path + ".lock", deadline) as lock:
         if lock.busy:
             return talk.Seen(UNASKED, "%s: not asked, another check is still waiting for an answer" % server)
+        if deadline - time.monotonic() < LEAST:
+            return talk.Seen(UNASKED, "%s: not asked, there was no time left" % server)
         since = _since(path)
         if since is not None and since != harmless:
             return talk.Seen(UNASKED, "%s: not asked, a check got no answer %d s ago; asked again after %d minutes, "

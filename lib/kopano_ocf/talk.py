@@ -94,12 +94,17 @@ class Wire:
         self.outbox += data
         return ()
 
-    def line(self, what, limit=65536):
+    def line(self, what, limit=65536, begins=b""):
         """Hear one line, as bytes without its CRLF or LF.
 
-        Raises Closed; Nonsense when it is longer than limit bytes.
+        begins: what it has to begin with, unless it is empty. Noise without an end of line is no silence.
+        Raises Closed; Nonsense when it is longer than limit bytes, or begins otherwise.
         """
         while True:
+            if begins:
+                start = bytes(self.inbox[:limit]).lstrip(b"\r\n")[:len(begins)]
+                if not begins.startswith(start):
+                    raise self.nonsense(what, self.inbox)
             end = self.inbox.find(b"\n", self._scanned)
             if end < 0:
                 self._scanned = len(self.inbox)
@@ -216,8 +221,8 @@ def feed(probe, chunks):
         probing.wire.give(chunk)
 
 
-def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False):
-    # type: (List[Tuple[Endpoint, Callable]], float, bool, Optional[str], bool) -> List[Seen]
+def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False, enough=None):
+    # type: (List[Tuple[Endpoint, Callable]], float, bool, Optional[str], bool, Optional[float]) -> List[Seen]
     """Hold conversations with real services, all at once; their Seens in the same order.
 
     conversations   [(Endpoint, probe)]: probe(wire) is a generator that returns a Seen, or words for FINE
@@ -226,6 +231,7 @@ def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False
     ca_file         CA certificates, None: the system's
     tls_verify      judge the certificate's chain, and its name where the endpoint has one; its dates are
                     always judged, once everything else is fine
+    enough          time.monotonic() from which on one good answer is enough: who is silent then is not waited for
     """
     started = time.monotonic()
     context = None      # type: Any
@@ -242,7 +248,7 @@ def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False
             talk.open()
         while True:
             now = time.monotonic()
-            until = deadline
+            until = deadline if enough is None or now >= enough else enough
             watched = {}
             for talk in talks:
                 if talk.seen:
@@ -255,6 +261,8 @@ def run(conversations, deadline, local_only=True, ca_file=None, tls_verify=False
                     watched[talk.fd] = talk
                     poller.register(talk.fd, talk.events())
             if all(talk.seen for talk in talks) or now >= deadline:
+                break
+            if enough is not None and now >= enough and any(talk.seen and talk.seen.how == FINE for talk in talks):
                 break
             ready = poller.poll(int(max(0, min(until - now, 60)) * 1000) + 1)
             for fd in watched:

@@ -22,7 +22,7 @@ for place in (TESTS, os.path.join(os.path.dirname(TESTS), "lib")):
 import sandbox  # noqa: E402
 from faults import catalogue, report  # noqa: E402
 from faults.fault import CATALOGUE, cases  # noqa: E402
-from faults.watch import run  # noqa: E402
+from faults.watch import Outcome, run  # noqa: E402
 from faults.ways import WAYS  # noqa: E402
 
 WORKERS = 10            # sandboxes at a time: nearly all the time they wait for something
@@ -71,12 +71,12 @@ class Worker:
             answer = self._process.stdout.readline()
             if answer:
                 return json.loads(answer)
-        except OSError:
+        except (OSError, ValueError):
             pass
         finally:
             timer.cancel()
         self._end()
-        return {"fault": one.name, "daemon": daemon, "way": way.name, "error": "the sandbox died"}
+        return Outcome(one.name, daemon, way.name, error="the sandbox died").plain()
 
     def _end(self):
         if self._process is not None:
@@ -113,7 +113,10 @@ def measure(wanted, ways, workers, kept=None):
 
     for worker in [Worker(jobs, tell) for _ in range(min(workers, jobs.qsize()))]:
         worker.thread.join()
-    return [outcome for one, daemon, way in order if (outcome := found.get((one.name, daemon, way.name)))]
+    lost = Outcome("", "", "", error="was not run").plain()
+    outcomes = [found.get((one.name, daemon, way.name), dict(lost, fault=one.name, daemon=daemon, way=way.name))
+                for one, daemon, way in order]
+    return [outcome for outcome in outcomes if outcome]     # None: the fault can't happen to that way
 
 
 def main():

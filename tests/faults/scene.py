@@ -2,7 +2,6 @@
 """A running system that one fault is about to hit: what is started before, what clients see, what was harmed."""
 import contextlib
 import http.client
-import socket
 import threading
 import time
 
@@ -76,6 +75,7 @@ class Scene:
             acting, self._acting = self._acting, None
             for _ in acting:
                 raise AssertionError("%s: more than one yield" % self.fault.name)
+            self.world.clear_faults(self.name)
 
     def close(self):
         """Undo all of it."""
@@ -173,14 +173,3 @@ def _moves(pid):
             return file.read().rpartition(")")[2].split()[0] not in "TtZX"
     except (OSError, TypeError):
         return False
-
-
-def connects(place):
-    """Whether somebody accepts a connection at a port or a path."""
-    with socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET) as sock:
-        sock.settimeout(1)
-        try:
-            sock.connect(place if isinstance(place, str) else ("127.0.0.1", place))
-            return True
-        except OSError:
-            return False

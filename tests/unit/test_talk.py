@@ -364,6 +364,19 @@ def test_a_silent_service_delays_no_other():
     assert "waited for the IMAP greeting, 0 bytes had come" in first.words
 
 
+def test_one_good_answer_is_enough_after_a_while():
+    hung = dialogue(b"")
+    with Peer(hung) as silent, Peer(IMAP) as healthy:
+        where = [(peer.endpoint("imap"), imap.noop) for peer in (silent, healthy)]
+        began = time.monotonic()
+        first, second = run(where, soon(5), enough=soon(0.3))
+        assert 0.3 <= time.monotonic() - began < 2
+        assert [first.how, second.how] == [talk.SILENT, talk.FINE]
+        began = time.monotonic()
+        assert run(where[:1], soon(1), enough=soon(0.3))[0].how == talk.SILENT
+        assert time.monotonic() - began > 0.9, "none was good"
+
+
 def test_a_deadline_in_the_past_still_gives_a_verdict():
     with Peer(dialogue(b"")) as peer:
         assert one(peer.endpoint("imap"), seconds=-1 + 1).how == talk.SILENT

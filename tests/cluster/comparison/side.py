@@ -150,8 +150,8 @@ class Side:
             self.crm("crm_standby", "--node", node.name, "--update", state)
 
     def unmanage_database(self):
-        """Take MariaDB out of the cluster's hands: as a database on a host of its own."""
-        self.crm("crm_resource", "--meta", "--set-parameter", "is-managed", "--parameter-value", "false",
+        """Take MariaDB out of the cluster's hands and sight: as a database on a host of its own."""
+        self.crm("crm_resource", "--meta", "--set-parameter", "maintenance", "--parameter-value", "true",
                  "--resource", "mysqld")
         self.lab.settle()
 

@@ -114,3 +114,9 @@ def test_chunks_say_what_was_put_in(body, sizes):
         data += b"%x\r\n%s\r\n" % (len(piece), piece)
         place += len(piece)
     assert heard(data + b"0\r\n\r\n").body == body
+
+
+@pytest.mark.parametrize("noise", [b"\x00\xff\x13garbage" * 8, b"H", b"HTTP", b"HTTP/2", b"\r\nSMTP", b"<html>"])
+def test_noise_without_an_end_of_line_is_nonsense_at_once(noise):
+    seen, _ = feed(asking(), [noise, b""] if b"HTTP/1.1".startswith(noise) else [noise])
+    assert seen.how == (talk.CLOSED if b"HTTP/1.1".startswith(noise) else talk.NONSENSE)
