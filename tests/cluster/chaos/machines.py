@@ -143,14 +143,25 @@ def lose_storage(run, path):
     boot = node.pid
     excuse = [node.name, time.time(), float("inf")]
     run.unstoppable.append(excuse)
-    for device in node.disks:
-        if os.path.basename(device) == os.path.basename(path):
-            node.run(["rm", device])
+    device = next(device for device in node.disks if os.path.basename(device) == os.path.basename(path))
+    node.run(["rm", device])
     shut_down_filesystem(f"/proc/{node.pid}/root{path}")
     run.broke(f"{node.name} has lost the disk of {path}")
     yield
-    run.wait(lambda: node.pid != boot, 120, f"{node.name} is fenced")
+    run.wait(lambda: node.pid != boot or path not in node.mounts(), 120,
+             f"{node.name} is fenced, or {path} was given up there in order")
     excuse[2] = time.time()
+    loop = node.disks[device]
+
+    def repaired():
+        try:
+            return node.run(["sh", "-c", f"test -e {device} || mknod -m 660 {device} b {loop.major} {loop.minor}"],
+                            check=False).returncode == 0
+        except LabError:
+            # it is just being fenced after all, and finds the disk when it boots
+            return node.pid != boot
+    run.wait(repaired, 60, f"{node.name} has a path to {device} again")
+    until_done(run, ["crm_resource", "--cleanup", "--node", node.name], f"{node.name} may have {path} again")
 
 
 # All that a user may take; as good as nothing of it is really written. What we are in can't be unmounted any more.
