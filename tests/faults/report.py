@@ -28,8 +28,8 @@ GROUPS = {"process": "The process", "answers": "Its answers", "resources": "What
 HEAD = """\
 # Fault matrix
 
-Written by `make matrix`, which breaks a running Kopano in %(faults)d ways, %(cases)d with the daemons that they
-hit, and lets each be looked after in six ways: %(runs)d runs, about %(minutes).0f minutes, %(workers)d at a time.
+Written by `make matrix`, which breaks a running Kopano in %(faults)d ways (%(cases)d, by the daemons that they hit)
+and lets each be looked after in six ways: %(runs)d runs, about %(minutes).0f minutes, %(workers)d at a time.
 
 %(where)s
 
@@ -47,8 +47,8 @@ share one cause: six of the stops that fail with `lsb:` are a frozen daemon.
 
 ## How it was measured
 
-* One daemon is broken and looked after; what it needs runs beside it and is not looked after. Nodes and networks:
-  [drills](drills.md). In a group, as in the manual's configuration, each restart here also restarts all behind it.
+* One daemon is broken and looked after; what it needs runs beside it and is not looked after. In a group, as in the
+  manual's configuration, each restart here also restarts all behind it.
 * A look every %(interval)g s, the first one %(phase)g s after the fault. With a monitor's interval of 10 s or 30 s
   add the difference. `ocf:kopano`'s monitors have %(timeout)g s here, so that a hang shows within that.
 * Who finds a failure stops and starts the daemon, as Pacemaker does: with the advised timeouts for `ocf:kopano`,
@@ -63,9 +63,9 @@ share one cause: six of the stops that fail with `lsb:` are a frozen daemon.
   daemon by its name, so no pid file can mislead it, but a namesake can. `anything` has no monitor_hook (one could do
   what the port check does) and its pid file in /run/kopano. systemd is a model: the main process, its session,
   Restart=on-failure, which upstream's units lack, no start limit. "×3" is when the watching ended, not they.
-* Nodes and networks are broken too, but on a whole cluster: `kill-node`, `freeze-node`, `cut-lan`, `cut-both`,
-  `storage-lost` and the others of [drills](drills.md), `make drills`; [beside the manual's cluster](
-  against-the-manual.md); at random, `make chaos`.
+* Nodes and networks are broken on a whole cluster: `kill-node`, `freeze-node`, `cut-lan`, `cut-both`, `storage-lost`
+  and others are [drills](drills.md) (`make drills`), some of them [beside the manual's cluster](against-the-manual.md);
+  `make chaos` breaks all that at random.
 """
 
 LEGEND = """\
