@@ -283,8 +283,10 @@ class Site:
     def instances(self):
         """{daemon: [main Process, ...]}: what runs, on whatever node (a daemon's own children left out, and what
         only tells its settings)."""
-        found = [process for process in processes(self.lab, *(f"kopano-{name}" for name in DAEMONS))
-                 if "--dump-config" not in _command_line(process.pid)]
+        words = [(process, _command_line(process.pid))
+                 for process in processes(self.lab, *(f"kopano-{name}" for name in DAEMONS))]
+        # without words it has ended meanwhile
+        found = [process for process, line in words if line and "--dump-config" not in line]
         mains = {name: [] for name in DAEMONS}
         of_pid = {process.pid: process for process in found}
         for process in found:
@@ -404,15 +406,22 @@ class Watch(threading.Thread):
         self.join()
 
     def run(self):
-        while not self.looks or not self._end.wait(self.INTERVAL):
-            self.looks += 1
-            for name, mains in self.site.instances().items():
-                if len(mains) > 1:
-                    self._note(f"kopano-{name} runs {len(mains)} times: {mains}")
-            mounted = [(node.name, path) for node in self.site.lab for path in node.mounts()]
-            for path in {path for _, path in mounted}:
-                if len([1 for _, other in mounted if other == path]) > 1:
-                    self._note(f"{path} is mounted on two nodes")
+        try:
+            while not self.looks or not self._end.wait(self.INTERVAL):
+                self.looks += 1
+                self._look()
+        except Exception as error:
+            self._note(f"the watch itself has ended, and saw nothing more: {error!r}")
+            raise
+
+    def _look(self):
+        for name, mains in self.site.instances().items():
+            if len(mains) > 1:
+                self._note(f"kopano-{name} runs {len(mains)} times: {mains}")
+        mounted = [(node.name, path) for node in self.site.lab for path in node.mounts()]
+        for path in {path for _, path in mounted}:
+            if len([1 for _, other in mounted if other == path]) > 1:
+                self._note(f"{path} is mounted on two nodes")
 
     def _note(self, words):
         self.violations.append(f"{time.strftime('%H:%M:%S')} {words}")
