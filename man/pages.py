@@ -26,8 +26,8 @@ DAEMON_ACTIONS = {
     "start": "Starts the daemon and waits until it serves. It is already running: success. A schema upgrade that "
              "takes long counts as started. Directories below /run that a reboot took away are made again.",
     "stop": "SIGTERM, so that clients can finish; after \\fBstop_escalate\\fR seconds once more, which ends the daemon "
-            "at once; 5 seconds later SIGKILL. dagent and spooler are pressed after 2 seconds when there is nobody that "
-            "they could finish: no client, no mail under way. Success only when no process of this instance is left. A schema "
+            "at once; 5 seconds later SIGKILL. dagent and spooler are pressed after 2 seconds when there is nobody "
+            "to finish: no client, no mail under way. Success only when no process of this instance is left. A schema "
             "upgrade is never interrupted. Works without executable, configuration or valid parameters.",
     "monitor": "See MONITOR DEPTHS.",
     "reload": "SIGHUP: the daemon reads its configuration again.",
