@@ -38,7 +38,7 @@ def actions(sheet, host, rounds):
             path, "CPU of one monitor, ms (line: quartiles)",
             [(case.name, [1000 * value for value in case.cpu], case in [case for case, _ in own])
              for case in shown]))
-        table = sheet.table("monitors of all seven agents, one after the other", "CPU ms", "target")
+        table = sheet.table("monitors of all seven agents, one after the other", "CPU ms", "target, s")
         for level in ("10", "20"):
             members = [case for case, _ in own if case.name.endswith("monitor, depth " + level)]
             whole = [sum(row) for row in zip(*(case.cpu for case in members))]
