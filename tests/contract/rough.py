@@ -290,10 +290,12 @@ def strays(world):
 
 def truth(world, name, **how):
     """A monitor, held against the table of processes: 7 when nothing is there, and only then. Returns the Result."""
+    until = time.monotonic() + 1
     while True:
         before = alive(world, name)
         result = world.agent(name, "monitor", interval=0, **how)
-        if before == alive(world, name):          # it did not change under the monitor's eyes
+        # it did not change under the monitor's eyes; one that is just ending has no name any more, and is still there
+        if before == alive(world, name) and (before or result.rc == 7 or time.monotonic() > until):
             break
     assert "Traceback" not in result.err and "error in the agent itself" not in result.err, result
     if before:
