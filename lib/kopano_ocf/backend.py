@@ -37,7 +37,8 @@ def _since(path):
         since = float(state.read(path)["pending"])
     except (KeyError, ValueError):
         return None
-    return since if 0 <= time.monotonic() - since < MARKER_LASTS else None
+    # soon after a boot a moment before it would be recent enough
+    return since if 0 <= since <= time.monotonic() < since + MARKER_LASTS else None
 
 
 def clear(folder, server):
