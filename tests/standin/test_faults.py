@@ -163,6 +163,71 @@ def test_spin(world):
     wait_for(lambda: world.ready("gateway"), 5, "the fault is over")
 
 
+@pytest.mark.parametrize("name", ("spooler", "monitor", "gateway"))
+def test_what_spins_is_busy_and_never_waits(world, name):
+    """One thread that never gives up the CPU; spooler's notification thread goes on beside it."""
+    world.up(name)
+    pid = world.main_pid(name)
+    world.fault(name, "spin")
+    spinning = wait_for(lambda: busy(pid), 10, "a thread runs in circles")
+    assert (spinning == pid) == (name != "monitor")
+    before = switches(pid)
+    wait_for(lambda: cpu(pid, spinning) > before["cpu"][spinning] + 0.3, 30, "it runs on")
+    after = switches(pid)
+    moved = {task for task, count in after["voluntary"].items() if count != before["voluntary"].get(task)}
+    assert spinning not in moved
+    assert name != "monitor" or not moved
+    if name == "spooler":
+        wait_for(lambda: switches(pid)["voluntary"] != after["voluntary"], 3, "its notification thread ticks")
+    world.fault(name, None)
+    wait_for(lambda: world.ready(name) and not busy(pid), 10, "the fault is over")
+
+
+def test_a_main_thread_that_waits_for_ever_beside_others_that_do_not(world):
+    world.up("spooler")
+    pid = world.main_pid("spooler")
+    idle = call_of(pid)
+    world.fault("spooler", "wedge-main")
+    wait_for(lambda: call_of(pid) not in (idle, "running"), 10, "its main thread waits for something else")
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not world.catches_term("spooler"), 2, "the first TERM has come")
+    for _ in range(2):          # the signal has woken it, once
+        before = switches(pid)["voluntary"]
+        wait_for(lambda: switches(pid)["voluntary"] != before, 3, "another thread ticks")
+    assert switches(pid)["voluntary"][pid] == before[pid] and len(world.server_connections("spooler")) == 2
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: world.gone("spooler"), 2, "the second TERM kills")
+
+
+def call_of(pid):
+    """The number of the system call that the main thread is in."""
+    with open("/proc/%d/task/%d/syscall" % (pid, pid)) as file:
+        return file.read().split()[0]
+
+
+def busy(pid):
+    """The thread that has run for a tenth of a second while none was looked at, or None."""
+    first = switches(pid)["cpu"]
+    time.sleep(0.3)
+    return next((task for task, used in switches(pid)["cpu"].items() if used > first.get(task, used) + 0.05), None)
+
+
+def cpu(pid, task):
+    """Seconds of CPU of a thread."""
+    return switches(pid)["cpu"][task]
+
+
+def switches(pid):
+    """{"voluntary": {thread: how often it gave up the CPU}, "cpu": {thread: seconds}}."""
+    found = {"voluntary": {}, "cpu": {}}
+    for task in map(int, os.listdir("/proc/%d/task" % pid)):
+        with open("/proc/%d/task/%d/status" % (pid, task)) as file:
+            found["voluntary"][task] = int(file.read().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+        with open("/proc/%d/task/%d/schedstat" % (pid, task)) as file:
+            found["cpu"][task] = int(file.read().split()[0]) / 1e9
+    return found
+
+
 def test_a_fault_of_one_process_does_not_outlive_it(world):
     world.fault("ical", "hang", pid=world.main_pid("ical"))
     with ask("caldav") as sock:

@@ -9,6 +9,8 @@ pid=PID to one process and its children: a restart cures it.
 import os
 import time
 
+import _launcher
+
 from . import generation
 
 FOLDER = os.path.join(generation.HOME, "faults")
@@ -63,11 +65,23 @@ class Faults:
             time.sleep(0.05)
 
     def deadlock(self):
-        """Never return when the daemon is wedged: what `wedge` does cannot be undone. `spin`: busy until it is off."""
-        if self.get("wedge") is not None:
+        """For any thread: never return when the daemon is wedged, which cannot be undone; `spin`: wait for its end."""
+        self._wedge("wedge")
+        while self.get("spin") is not None:
+            time.sleep(1)
+
+    def only_here(self):
+        """For the one thread that a livelock is about: `spin` keeps it busy until it is off, `wedge-main` for good."""
+        self._wedge("wedge-main")
+        while self.get("spin") is not None:
+            _launcher.busy(os.path.join(FOLDER, self.name))
+
+    def wedged(self):
+        """For a thread that a livelock elsewhere leaves alone."""
+        self._wedge("wedge")
+
+    def _wedge(self, word):
+        while self.get(word) is not None:
             import threading
 
-            while True:
-                threading.Event().wait()
-        while self.get("spin") is not None:
-            time.sleep(0.001)
+            threading.Event().wait()

@@ -16,6 +16,7 @@ class Monitor(Daemon):
     name = "monitor"
     refuses_second = True
     term_once = False
+    main_works = False  # it only waits for signals
 
     def serve(self):
         self.slow_start()
@@ -29,7 +30,8 @@ class Monitor(Daemon):
         done = None
         while True:
             time.sleep(_TICK)
-            self.faults.deadlock()
+            self.faults.wedged()
+            self.faults.only_here()
             minute = int(time.time()) // 60
             if minute != done and minute % max(1, self.config.number("quota_check_interval")) == 0:
                 done = minute

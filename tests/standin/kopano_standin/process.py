@@ -39,6 +39,7 @@ class Daemon:
     refuses_second = False  # "already running" is fatal
     daemonizes_early = True  # before prepare(); the server does it by itself, once the database has answered
     term_once = True  # the second TERM kills
+    main_works = True  # the main thread is what the faults spin and wedge-main are about
     open_files = None  # RLIMIT_NOFILE it asks for
 
     def __init__(self):
@@ -292,7 +293,7 @@ class Daemon:
 
     def _follow_faults(self):
         """Apply what a change of the faults means to the main thread."""
-        self.faults.deadlock()
+        self.stuck()
         for listener in self.listeners:
             listener.refuse(self.faults.get("refuse", listener) is not None)
         unkillable = self.faults.get("no-term") is not None
@@ -301,6 +302,12 @@ class Daemon:
             for signum in (signal.SIGTERM, signal.SIGINT):
                 _launcher.ignore(signum) if unkillable else _launcher.catch(signum, self.term_once)
         self.faults_changed()
+
+    def stuck(self):
+        """Never return from a deadlock, nor from a livelock until it is off, in the main thread."""
+        self.faults.wedged()
+        if self.main_works:
+            self.faults.only_here()
 
     def faults_changed(self):
         """A fault was switched on or off."""

@@ -86,7 +86,7 @@ class Spooler(Daemon):
         """Until it succeeds or TERM comes. Returns whether it did."""
         retries = 0
         while not self.stopping:
-            self.faults.deadlock()
+            self.stuck()
             try:
                 self._disconnect()
                 if self.faults.get("offline") is not None:
@@ -123,7 +123,7 @@ class Spooler(Daemon):
     def _notifications(self):
         while True:
             time.sleep(_LOOK)
-            self.faults.deadlock()
+            self.faults.wedged()
             notify = self._notify
             if notify is None:
                 continue
@@ -147,7 +147,7 @@ class Spooler(Daemon):
 
     def _queue(self):
         """Send what waits in the queue."""
-        self.faults.deadlock()
+        self.stuck()
         if self.faults.get("offline") is not None:
             self._lost = True
             return
