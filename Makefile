@@ -43,7 +43,7 @@ drill: deps	## a named drill on a cluster of its own, to watch: NAME=kill-node; 
 
 .PHONY: drills
 drills: deps	## all drills, to be within their targets: on a quiet machine; see build/outages.txt (root)
-	@DRILLS=all $(PYTHON) -m pytest -q -n 2 --dist loadgroup tests/cluster/test_drills.py $(T)
+	@DRILLS=all $(PYTHON) -m pytest -q -n 3 --dist loadgroup tests/cluster/test_drills.py $(T)
 
 .PHONY: compare
 compare: deps	## the same faults on the manual's own cluster and on crm/drbd; T=--write for docs/ (root)

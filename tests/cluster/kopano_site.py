@@ -38,7 +38,7 @@ DAEMONS = ("server", "dagent", "spooler", "gateway", "ical", "monitor")
 GROUPED = ("mysql_fs", "mysql_ip", "mysqld", "kopano_fs", "kopano_ip",
            *(f"kopano-{name}" for name in DAEMONS))
 CLONED = ("apache", "webapp-health")
-ADDRESS = "192.168.122.100"
+ADDRESS, DATABASE_ADDRESS = "192.168.122.100", "192.168.122.101"      # the cluster's
 PORTS = {"server": 236, "dagent": 2003, "gateway": 143, "ical": 8080}
 USER, PASSWORD, MAILBOX = "anna", "secret", "anna@example.com"
 
@@ -141,6 +141,8 @@ class Site:
     `deployment`: a folder of crm/. `interval`: factor on the monitors' intervals in there, and on the delays of
     fencing; the drills shorten them to save waiting (the timeouts stay as shipped).
     """
+    grouped, cloned = GROUPED, CLONED   # what runs on one node, and on all
+    expected_words = ""                 # what crmsh may say of the configuration
     DISKS = {"shared-storage": {"/dev/mapper/mysql": mysql_disk, "/dev/mapper/kopano": kopano_disk},
              "drbd": {"/dev/sdb1": mysql_disk, "/dev/sdb2": kopano_disk}}
 
@@ -168,7 +170,7 @@ class Site:
         files = self.hasten(node)
         orders = "".join(f"load update /root/crm/{os.path.basename(file)}\n" for file in files) + "commit\n"
         result = node.run("crm configure", input=orders, check=False)
-        if result.returncode or re.search("WARNING|ERROR", result.stdout):
+        if result.returncode or re.search("WARNING|ERROR", result.stdout.replace(self.expected_words, "")):
             raise LabError(f"crm configure: exit code {result.returncode}\n{result.stdout}")
         return [os.path.basename(file) for file in files]
 
@@ -210,8 +212,8 @@ class Site:
             return False
         up = [node.name for node in self.lab if status.online.get(node.name)]
         return (all(status.running.get(resource, []) in ([[on]] if on else [[name] for name in up])
-                    for resource in GROUPED) and
-                all(sorted(status.running.get(resource, [])) == sorted(up) for resource in CLONED))
+                    for resource in self.grouped) and
+                all(sorted(status.running.get(resource, [])) == sorted(up) for resource in self.cloned))
 
     def wait_started(self, on=None, timeout=60):
         """Until everything_runs(), and the cluster is idle."""
@@ -294,6 +296,11 @@ class Site:
             if not parent or parent.name != process.name:
                 mains[process.name.removeprefix("kopano-")].append(process)
         return mains
+
+    def databases(self):
+        """MariaDB's Processes, on whatever node (without what only makes a data directory)."""
+        words = [(process, _command_line(process.pid)) for process in processes(self.lab, "mariadbd")]
+        return [process for process, line in words if line and "--bootstrap" not in line]
 
     def snapshot(self):
         """{daemon: its one main Process}. LabError when one isn't there exactly once."""
@@ -385,9 +392,19 @@ def _command_line(pid):
         return ""
 
 
+def addresses(node):
+    """The IPv4 addresses that a node has; no process is needed to see them."""
+    try:
+        with open(f"/proc/{node.pid}/net/fib_trie") as file:
+            return set(re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", file.read()))
+    except OSError:
+        return set()                    # it is off
+
+
 class Watch(threading.Thread):
-    """Looks at the nodes five times a second and notes what must never be: a daemon that runs twice, a disk
-    that is mounted on two nodes. `with Watch(site) as watch: ...; assert not watch.violations`."""
+    """Looks at the nodes five times a second and notes what must never be: a daemon of Kopano or MariaDB that runs
+    twice, a disk that is mounted on two nodes, a cluster address that two nodes have. `with Watch(site) as watch: ...;
+    assert not watch.violations`."""
     INTERVAL = 0.2
 
     def __init__(self, site):
@@ -418,10 +435,21 @@ class Watch(threading.Thread):
         for name, mains in self.site.instances().items():
             if len(mains) > 1:
                 self._note(f"kopano-{name} runs {len(mains)} times: {mains}")
+        # another walk through all of /proc, 10 ms: every other time is enough
+        databases = self.site.databases() if self.looks % 2 == 0 else []
+        if len(databases) > 1:
+            self._note(f"mariadbd runs {len(databases)} times: {databases}")
         mounted = [(node.name, path) for node in self.site.lab for path in node.mounts()]
         for path in {path for _, path in mounted}:
             if len([1 for _, other in mounted if other == path]) > 1:
                 self._note(f"{path} is mounted on two nodes")
+        for address in (ADDRESS, DATABASE_ADDRESS):
+            # twice: it may have left the first node while the second was looked at
+            if len(self._holders(address)) > 1 and len(self._holders(address)) > 1:
+                self._note(f"{address} is on two nodes")
+
+    def _holders(self, address):
+        return [node.name for node in self.site.lab if node.alive() and address in addresses(node)]
 
     def _note(self, words):
         self.violations.append(f"{time.strftime('%H:%M:%S')} {words}")
