@@ -34,6 +34,8 @@ def text():
                  fill(f"* Then: {drill.after}")]
         if drill.mends:
             lines.append(fill(f"* Mend: {drill.mends}"))
+        if drill.drbd:
+            lines.append(fill(f"* With DRBD: {drill.drbd}."))
         if drill.manual:
             lines.append(fill(f"* With the manual's configuration: {drill.manual}."))
         parts.append("\n".join(lines) + "\n")

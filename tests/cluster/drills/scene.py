@@ -6,12 +6,14 @@ import re
 import signal
 import smtplib
 import time
+import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from typing import Callable
 
 import installed
 from drills.traffic import SERVICES, Traffic
 from kopano_site import ADDRESS, DAEMONS, PORTS, Watch
+from namespaces import wait_for
 from node import processes
 from story import Story
 
@@ -35,6 +37,7 @@ class Drill:
     mends: str = ""
     manual: str = ""            # what the manual's own configuration did
     layout: str = "together"    # the two groups on one node, or "apart"
+    drbd: str = ""              # what is other than said above where DRBD mirrors the disks
     deployments: tuple = ("shared-storage",)
 
 
@@ -56,6 +59,8 @@ class Scene(Story):
         """The whole drill: {service: seconds of outage}. Failed when something is not as it must be."""
         self.step(f"{self.drill.name}: {self.drill.does}")
         self.site.restore()
+        if self.site.deployment == "drbd":      # after the drill before a node may have to be brought up to date
+            wait_for(lambda: not self.constraints("drbd-fence-by-handler", self.lab["bob"]), 60, "both are up to date")
         {"together": self.site.gather, "apart": self.site.separate}[self.drill.layout]()
         self.home = self.site.active()
         self.peer = self.lab.others(self.home)[0]
@@ -72,6 +77,8 @@ class Scene(Story):
                 self.until(lambda: self.traffic.all_good(self.broken_at), 60, "clients are served at the end")
                 self.result = {service: self.traffic.outage(service, begin) for service in SERVICES}
             self._judge(watch)
+            if self.constraints("cli-ban"):
+                raise Failed(f"{self.drill.name}: a node is banned: {self.constraints('cli-ban')}")
         except BaseException:
             self.tell_news()
             print(self.lab.report(), flush=True)
@@ -261,8 +268,32 @@ class Scene(Story):
         found = [event.at for event in self.events if (event.kind, event.subject, event.good) == (kind, subject, True)]
         return found[-1] if found else None
 
+    def constraints(self, word, node=None):
+        """Ids of the constraints that have a word in them."""
+        words = (node or self._asked()).out("cibadmin --query --scope constraints", check=False)
+        return re.findall(rf'<rsc_\w+ [^>]*\bid="([^"]*{word}[^"]*)"', words)
+
+    def no_node_given_up(self, *but):
+        """Failed when a resource (but these) has failed so often on a node that it may not run there any more."""
+        words = self.crm("crm_mon", "-1", "--failcounts", "--output-as=xml").stdout
+        root = ElementTree.fromstring(words[words.index("<pacemaker-result"):])
+        for node in root.iter("node"):
+            for history in node.findall("resource_history"):
+                count, most = (history.get(name, "0").replace("INFINITY", "1000000")
+                               for name in ("fail-count", "migration-threshold"))
+                if int(count) >= int(most) > 0 and history.get("id") not in but:
+                    raise Failed(f"{self.drill.name}: {history.get('id')} has failed {count} times on "
+                                 f"{node.get('name')}, {most} are allowed")
+
+    def dagent_perhaps(self):
+        """["kopano-dagent"] when its server or its database made it send a client away with a 421, and so lose a
+        slot: then it may be restarted, once."""
+        if self.starts("kopano-dagent") > 1:
+            raise Failed(f"{self.drill.name}: kopano-dagent was started {self.starts('kopano-dagent')} times")
+        return ["kopano-dagent"] if self.traffic.refused else []
+
     def limit(self, seconds, *services):
-        """Failed when one of the services (all without names) was away for longer."""
+        """Failed when one of the services (all without names) was away for longer than that."""
         for service in services or SERVICES:
             away = self.traffic.outage(service)
             if away > seconds:
