@@ -19,6 +19,7 @@ class Fault:
     act: Callable = field(repr=False)
     watch: float = 95.0             # three of the manual's intervals, and some
     reboots: bool = False           # afterwards the dead node is switched on
+    slower: str = ""                # why crm/drbd may need longer than the manual's cluster
 
 
 def fault(name, words, **more):
@@ -67,6 +68,22 @@ def freeze_server(side):
     side.breaks(lambda: side.kill("server", number=signal.SIGSTOP))
 
 
+@fault("freeze-server-25-lmtp", "kopano-server hangs (SIGSTOP) for 95 s; 25 LMTP clients meanwhile")
+def freeze_server_under_mail(side):
+    """They hear nothing, which costs dagent no slot."""
+    side.breaks(lambda: side.kill("server", number=signal.SIGSTOP))
+    side.knock()
+    side.sleep_until(95)
+    side.kill("server", number=signal.SIGCONT)      # if it is still there
+
+
+@fault("server-silent", "kopano-server lives, but says nothing on any of its endpoints; the database is fine",
+       watch=120)
+def server_silent(side):
+    """Until it is restarted: the fault goes with its process."""
+    side.breaks(side.silence, "server")
+
+
 @fault("server-by-hand", "kopano-server stopped and started by hand within seconds; 25 LMTP clients in between")
 def server_by_hand(side):
     """Too short to be noticed, by an interval of 30 s."""
@@ -113,15 +130,27 @@ def database_hung(side):
     side.breaks(lambda: side.kill_database(signal.SIGSTOP))
 
 
-@fault("database-cannot-start", "MariaDB can't start on either node for 20 s, when the whole cluster starts",
-       watch=90)
+@fault("database-hung-40", "MariaDB hangs (SIGSTOP) for 40 s; 5 LMTP clients", watch=150,
+       slower="its monitor is given 30 s to answer: when the hang is over MariaDB may be about to be restarted")
+def database_hung_for_a_while(side):
+    """Silence costs no slot."""
+    side.breaks(lambda: side.kill_database(signal.SIGSTOP))
+    side.knock(5)
+    side.sleep_until(40)
+    side.kill_database(signal.SIGCONT)
+
+
+@fault("database-cannot-start", "MariaDB can't start when the whole cluster starts; mended when it has failed on both "
+       "nodes, after 20 s at least", watch=90,
+       slower="after its last failure MariaDB is tried again every 20 s (failure-timeout of mysqld), mended or not")
 def database_cannot_start(side):
     """Mended by its administrator, who then expects the rest of the cluster."""
     side.standby("on", *side.lab)
     wait_for_nothing(side)
     side.break_database_configuration()
     side.breaks(lambda: side.standby("off", *side.lab))
-    time.sleep(20)
+    side.wait_failed("mysqld", "start")
+    side.sleep_until(20)
     side.mend_database_configuration()
 
 
@@ -149,7 +178,7 @@ def foreign_database_dead_under_mail(side):
     side.unmanage_database()
     side.breaks(side.kill_database)
     side.knock()
-    time.sleep(max(0.0, side.since + 40 - time.monotonic()))
+    side.sleep_until(40)
     side.start_database()
 
 
@@ -159,7 +188,7 @@ def foreign_database_hung(side):
     side.unmanage_database()
     side.breaks(lambda: side.kill_database(signal.SIGSTOP))
     side.knock(5)
-    time.sleep(max(0.0, side.since + 40 - time.monotonic()))
+    side.sleep_until(40)
     side.kill_database(signal.SIGCONT)
 
 
@@ -171,6 +200,24 @@ def starts_without_database(side):
     side.breaks(side.kill, "server")
     time.sleep(130)
     side.kill_database(signal.SIGCONT)
+
+
+def _start_without_database(seconds):
+    @fault(f"start-without-database-{seconds}", f"Kopano starts while a database outside the cluster is dead, for "
+           f"{seconds} s", watch=120,
+           slower="it depends on when the server, which looks every 10 s, or the cluster tries again")
+    def act(side):
+        side.unmanage_database()
+        side.stop_kopano()
+        wait_for_nothing(side)
+        side.kill_database()
+        side.breaks(side.start_kopano)
+        side.sleep_until(seconds)
+        side.start_database()
+
+
+for one in (60, 130):               # the server gives up after 90
+    _start_without_database(one)
 
 
 # ---- nodes ---------------------------------------------------------------------------------------------
@@ -189,7 +236,9 @@ def standby_with_frozen_gateway(side):
     side.breaks(side.standby, "on")
 
 
-@fault("power-cut", "the active node loses its power; afterwards it boots", reboots=True)
+@fault("power-cut", "the active node loses its power; afterwards it boots", reboots=True,
+       slower="the dead node is fenced, and this confirmed, before its disks are mounted elsewhere; the manual's "
+       "cluster mounts them unfenced, which two nodes that only lose sight of each other pay with their data")
 def power_cut(side):
     """Both groups are there."""
     side.breaks(side.home.power_off)

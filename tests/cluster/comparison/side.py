@@ -2,6 +2,7 @@
 """One of the two clusters that are compared, under clients: what is broken there, what they see, what is restarted."""
 import imaplib
 import os
+import re
 import signal
 import smtplib
 import threading
@@ -198,6 +199,37 @@ class Side:
                 except (OSError, smtplib.SMTPException):
                     pass
         self.lab.outside(connect)
+
+    def stop_kopano(self):
+        """Kopano is stopped by its administrator, the database is not."""
+        self._role_of_kopano("Stopped")
+
+    def start_kopano(self):
+        """And started again."""
+        self._role_of_kopano("Started")
+
+    def _role_of_kopano(self, role):
+        self.crm("crm_resource", "--meta", "--set-parameter", "target-role", "--parameter-value", role, "--resource",
+                 "kopano")
+
+    def silence(self, daemon):
+        """A daemon that takes connections and says nothing on any of them, until it is restarted."""
+        process = self.before[daemon]
+        with open(f"/proc/{process.pid}/status") as file:
+            inside = re.search(r"^NSpid:.*\t(\d+)$", file.read(), re.MULTILINE)[1]
+        self.lab[process.node].put(f"/usr/lib/kopano-standin/faults/{daemon}", f"hang pid={inside}\n")
+
+    def sleep_until(self, seconds):
+        """So many seconds after the fault."""
+        time.sleep(max(0.0, self.since + seconds - time.monotonic()))
+
+    def wait_failed(self, resource, task):
+        """Until it has failed on every node."""
+        def failed():
+            status = self.lab.status()
+            nodes = {failure[1] for failure in status.failures if failure[:3:2] == (resource, task)} if status else ()
+            return len(nodes) == len(self.lab.nodes)
+        wait_for(failed, 90, f"{task} of {resource} has failed on every node", every=0.2)
 
     def wait_gone(self, daemon):
         """Until the daemon that was there before the fault has ended."""
