@@ -14,11 +14,18 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CRM = os.path.dirname(HERE)
 SCRIPT = f"{HERE}/kopano/main.yml"
 MARK = "  # From here on written by ../generate.py out of ../../*/*.crm.\n"
-DEPLOYMENTS = ("drbd", "shared-storage")
 STEPS = ("010-cluster", "020-site", "030-mysql", "040-kopano", "050-webapp")
+# {(deployment, node3_role): what is loaded after the deployment's own files}
+BUILDS = {
+    ("drbd", "none"): (), ("shared-storage", "none"): (), ("virtual-machine", "none"): (),
+    ("drbd", "votes"): ("quorum/three-nodes", "quorum/arbiter", "quorum/arbiter-drbd"),
+    ("shared-storage", "votes"): ("quorum/three-nodes", "quorum/arbiter"),
+    ("shared-storage", "equal"): ("quorum/three-nodes",),
+}
 
 # The manual's nodes, also within names, and what the wizard says instead.
-NODES = {r"(?<![A-Za-z])bob(?![A-Za-z])": "{{node1}}", r"(?<![A-Za-z])alice(?![A-Za-z])": "{{node2}}"}
+NODES = {rf"(?<![A-Za-z]){name}(?![A-Za-z])": f"{{{{node{number}}}}}"
+         for number, name in enumerate(("bob", "alice", "carol"), 1)}
 
 
 def optional(key, name):
@@ -30,7 +37,7 @@ def fence_device(number):
     """What is said of one node's fence device."""
     return [
         (r"stonith:fence_ipmilan", "stonith:{{fence_agent}}"),
-        (r"ip=10\.0\.0\.12[56]", optional("ip", f"fence_ip{number}")),
+        (r"ip=10\.0\.0\.12[567]", optional("ip", f"fence_ip{number}")),
         (r"username=fencing", optional("username", "fence_username")),
         (r"password_script=\S+", optional("password_script", "fence_password_script")),
         (r"lanplus=true", "{{fence_options}}"),
@@ -54,7 +61,7 @@ def address(name):
 
 # Each of these must be found in the resource, or the wizard would keep a value of the manual.
 VALUES = {
-    "fence_bob": fence_device(1), "fence_alice": fence_device(2),
+    "fence_bob": fence_device(1), "fence_alice": fence_device(2), "fence_carol": fence_device(3),
     "mysql_fs": file_system("mysql"), "kopano_fs": file_system("kopano"),
     "mysql_ip": address("mysql"), "kopano_ip": address("kopano"),
     "drbd_mysql": [(r"drbd_resource=\S+", 'drbd_resource="{{mysql_drbd}}"')],
@@ -75,20 +82,22 @@ def statements(path):
     return [line.split() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-def whole(deployment):
-    """{what is defined: (its statement, whether it is WebApp's)}: what all files of a deployment say together."""
+def whole(build):
+    """{what is defined: (its statement, whether it is WebApp's)}: what all files of a build say together."""
+    deployment, _ = build
     found = {}
-    for step in STEPS:
-        for words in statements(f"{CRM}/{deployment}/{step}.crm"):
+    for file in [f"{deployment}/{step}" for step in STEPS] + list(BUILDS[build]):
+        for words in statements(f"{CRM}/{file}.crm"):
             kind = words[0]
             if kind not in KINDS:
-                sys.exit(f"{deployment}/{step}.crm: {kind}: unknown here")
+                sys.exit(f"{file}.crm: {kind}: unknown here")
             key = kind if kind in ("property", "rsc_defaults", "op_defaults") else words[2 if kind == "xml" else 1]
             if key == kind and key in found:                    # attributes come together, the last one wins
                 old = dict(word.split("=", 1) for word in found[key][0][1:])
                 old.update(word.split("=", 1) for word in words[1:])
                 words = [kind] + [f"{name}={value}" for name, value in old.items()]
-            found[key] = (words, step == "050-webapp")          # a group that has grown: the last one wins, too
+            of_webapp = kind == "location" and found[words[2]][1]
+            found[key] = (words, of_webapp or file.endswith("050-webapp"))  # a group that has grown: the last one wins
     return found
 
 
@@ -133,19 +142,27 @@ def versions(name, words):
     return [(lines, 'fstype != "xfs"'), (reading, 'fstype == "xfs"')]
 
 
+def when(builds):
+    """crmsh's conditions for when one of these builds is asked for: of the deployment, of the third node, or both."""
+    asked = [{build[part]: None for build in builds} for part in (0, 1)]
+    for parts in (), (0,), (1,), (0, 1):
+        if all((build in builds) == all(build[part] in asked[part] for part in parts) for build in BUILDS):
+            return [" or ".join(f'{("deployment", "node3_role")[part]} == "{value}"' for value in asked[part])
+                    for part in parts]
+    return sys.exit(f"{builds}: no condition says when these are meant")
+
+
 def actions():
     """The cib actions. Neighbours become one load, so the cluster sees a single change."""
-    having = {}             # (kind, text, webapp, version) -> deployments
-    for deployment in DEPLOYMENTS:
-        for name, (words, webapp) in whole(deployment).items():
+    having = {}             # (kind, text, webapp, version) -> builds
+    for build in BUILDS:
+        for name, (words, webapp) in whole(build).items():
             for lines, version in versions(name, words):
                 key = (KINDS.index(words[0]), "\n".join(lines), webapp, version)
-                having.setdefault(key, []).append(deployment)
+                having.setdefault(key, []).append(build)
     sections = {}
-    for (_, text, webapp, version), deployments in sorted(having.items(), key=lambda item: item[0][0]):
-        conditions = []
-        if len(deployments) < len(DEPLOYMENTS):
-            conditions.append(" or ".join(f'deployment == "{name}"' for name in deployments))
+    for (_, text, webapp, version), builds in sorted(having.items(), key=lambda item: item[0][0]):
+        conditions = when(builds)
         if version:
             conditions.append(version)
         if webapp:

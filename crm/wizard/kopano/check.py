@@ -35,18 +35,25 @@ PATH = r"(?:/[A-Za-z0-9._@%+:,=-]+)+"
 OPTION = r"[a-z][a-z0-9_-]*=[A-Za-z0-9._@%+:,/-]+"
 BOOLEAN = r"true|false"
 SHAPES = {
-    "deployment": r"[a-z-]+", "node1": NODE, "node2": NODE,
+    "deployment": r"[a-z-]+", "node1": NODE, "node2": NODE, "node3": NODE, "node3_role": "none|votes|equal",
     "nic": r"[A-Za-z0-9_.@-]{1,15}", "cidr_netmask": r"[0-9]{1,3}", "mysql_ip": ADDRESS, "kopano_ip": ADDRESS,
     "mysql_device": PATH, "kopano_device": PATH, "mysql_directory": PATH, "kopano_directory": PATH,
     "fstype": r"[a-z0-9]+", "mysql_drbd": WORD, "kopano_drbd": WORD,
     "mysql_binary": PATH, "mysql_config": PATH, "mysql_datadir": PATH,
-    "fence_agent": r"fence_[a-z0-9_]+", "fence_ip1": HOST, "fence_ip2": HOST, "fence_username": WORD,
-    "fence_password_script": PATH, "fence_options": f"{OPTION}(?: +{OPTION})*",
-    "fence_plug1": NODE, "fence_plug2": NODE, "webapp": BOOLEAN, "check_peers": BOOLEAN,
+    "fence_agent": r"fence_[a-z0-9_]+", "fence_ip1": HOST, "fence_ip2": HOST, "fence_ip3": HOST,
+    "fence_username": WORD, "fence_password_script": PATH, "fence_options": f"{OPTION}(?: +{OPTION})*",
+    "fence_plug1": NODE, "fence_plug2": NODE, "fence_plug3": NODE, "webapp": BOOLEAN, "check_peers": BOOLEAN,
 }
-NEEDED = ("node1", "node2", "nic", "cidr_netmask", "mysql_ip", "kopano_ip", "mysql_device", "kopano_device",
-          "mysql_directory", "kopano_directory", "fstype", "mysql_binary", "fence_agent")
-NEEDED_WITH = {"drbd": ("mysql_drbd", "kopano_drbd"), "shared-storage": ()}
+# What a deployment needs, and what it can have too. The rest would have no effect in it.
+ONE = ("node1", "mysql_directory", "mysql_binary")
+ONE_MAY = ("deployment", "mysql_config", "mysql_datadir", "webapp")
+TWO = ("node1", "node2", "nic", "cidr_netmask", "mysql_ip", "kopano_ip", "mysql_device", "kopano_device",
+       "mysql_directory", "kopano_directory", "fstype", "mysql_binary", "fence_agent")
+TWO_MAY = ONE_MAY + ("fence_ip1", "fence_ip2", "fence_username", "fence_password_script", "fence_options",
+                     "fence_plug1", "fence_plug2", "node3", "node3_role", "check_peers")
+NEEDED = {"virtual-machine": ONE, "shared-storage": TWO, "drbd": TWO + ("mysql_drbd", "kopano_drbd")}
+MAY = {"virtual-machine": ONE_MAY, "shared-storage": TWO_MAY, "drbd": TWO_MAY}
+WITH_NODE3 = ("fence_ip3", "fence_plug3")
 # Resources of the wizard, by the names they have in every deployment.
 RESOURCES = ("drbd_mysql", "drbd_mysql_clone", "drbd_kopano", "drbd_kopano_clone",
              "mysql", "mysql_fs", "mysql_ip", "mysqld", "kopano", "kopano_fs", "kopano_ip", "kopano-server",
@@ -72,15 +79,36 @@ def output(*words):
 
 # ---- the values alone -------------------------------------------------------------------------------------
 
+def takes(values):
+    """The names of the parameters that the deployment takes."""
+    deployment = values["deployment"]
+    return NEEDED[deployment] + MAY[deployment] + (WITH_NODE3 if values.get("node3") else ())
+
+
+def defaults():
+    """{parameter: its value in main.yml}: crmsh fills it in, so it doesn't say that somebody has given it."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "main.yml")) as file:
+        return dict(re.findall(r'^  - name: (\w+)\n(?:    .*\n)*?    value: "?(.*?)"?$', file.read(), re.MULTILINE))
+
+
 def shapes(values):
-    """Values that are missing, or that aren't what their names say."""
-    for name in NEEDED + NEEDED_WITH.get(values.get("deployment"), ("deployment",)):
+    """Values that are missing, without effect, or not what their names say."""
+    if values.get("deployment") not in NEEDED:
+        yield f"deployment: one of {', '.join(sorted(NEEDED))}"
+        return
+    needed, useful, untouched = NEEDED[values["deployment"]], takes(values), defaults()
+    for name in needed:
         if not values.get(name):
             yield f"{name} is missing"
     for name, value in values.items():
-        if value and not re.fullmatch(SHAPES[name], value, re.ASCII):
+        if name not in useful:
+            if value != untouched.get(name):
+                where = "without node3" if name in WITH_NODE3 and "node3" in useful else \
+                    f"with deployment={values['deployment']}"
+                yield f"{name}={value!r}: has no effect {where}: leave it out"
+        elif value and not re.fullmatch(SHAPES[name], value, re.ASCII):
             yield f"{name}={value!r}: has characters that it can't have"
-        elif not value and name not in NEEDED + ("fence_options",):
+        elif not value and name not in needed + ("fence_options",):
             yield f"{name}: is empty: give it a value, or leave it out"
         elif name in ("mysql_ip", "kopano_ip") and same(name, value) == value:
             yield f"{name}={value}: is not an IP address"
@@ -88,23 +116,32 @@ def shapes(values):
 
 def pairs(values):
     """Two values that must differ and don't; values that contradict each other."""
-    for kind in (("node1", "node2"), ("mysql_device", "kopano_device"), ("mysql_directory", "kopano_directory"),
-                 ("mysql_drbd", "kopano_drbd"), ("fence_plug1", "fence_plug2"),
-                 ("mysql_ip", "kopano_ip", "fence_ip1", "fence_ip2")):
+    numbers = [number for number in (1, 2, 3) if f"node{number}" in values]
+    every = {kind: [f"{kind}{number}" for number in numbers] for kind in ("node", "fence_plug", "fence_ip")}
+    for kind in (every["node"], ("mysql_device", "kopano_device"), ("mysql_directory", "kopano_directory"),
+                 ("mysql_drbd", "kopano_drbd"), every["fence_plug"], ["mysql_ip", "kopano_ip"] + every["fence_ip"]):
         seen = {}
         for name in kind:
             if name in values:
                 first = seen.setdefault(same(name, values[name]), name)
-                if first == "fence_ip1" != name:
-                    if "fence_plug1" not in values:     # with them: one hypervisor or power switch for both
-                        yield (f"{name}={values[name]}: is the same as {first}: one device for both nodes needs "
-                               "fence_plug1 and fence_plug2")
+                if first.startswith("fence_ip") and first != name:
+                    if "fence_plug1" not in values:     # with them: one hypervisor or power switch for all
+                        yield (f"{name}={values[name]}: is the same as {first}: one device for several nodes needs "
+                               f"{' and '.join(every['fence_plug'])}")
                 elif first != name:
                     yield f"{name}={values[name]}: is the same as {first}"
-    if ("fence_plug1" in values) != ("fence_plug2" in values):
-        yield "fence_plug1, fence_plug2: give both or none"
-    if ("fence_ip1" in values) != ("fence_ip2" in values):
-        yield "fence_ip1, fence_ip2: give both or none: each node has its own"
+    for kind, why in (("fence_plug", ""), ("fence_ip", ": each node has its own")):
+        if len({name in values for name in every[kind]}) > 1:
+            yield f"{', '.join(every[kind])}: give {'both' if len(numbers) == 2 else 'all'} or none{why}"
+    role = values.get("node3_role", "none")
+    if "node3" in values and role == "none":
+        yield f"node3={values['node3']}: say what for: node3_role=votes or, with shared storage, node3_role=equal"
+    elif "node3" not in values and role != "none":
+        yield f"node3_role={role}: node3 is missing"
+    elif role == "equal" and values["deployment"] == "drbd":
+        yield "node3_role=equal: with DRBD two nodes have the data: node3_role=votes"
+    if "node2" not in values:
+        return
     directory = values["mysql_directory"]
     datadir = values.get("mysql_datadir", "/var/lib/mysql")
     if not f"{datadir}/".startswith(f"{directory}/"):
@@ -126,31 +163,48 @@ def same(name, value):
 
 # ---- the cluster ------------------------------------------------------------------------------------------
 
+def members(values):
+    """{parameter: node}"""
+    return {name: values[name] for name in ("node1", "node2", "node3") if name in values}
+
+
+def decides_only(values, name):
+    """Whether that node, "node1" and so on, has no services."""
+    return name == "node3" and values["node3_role"] == "votes"
+
+
 def cluster(values):
-    """Nodes that the cluster doesn't have; resources, addresses and devices that it has already."""
+    """Nodes that the cluster doesn't have, or has besides; resources, addresses and devices that it has already."""
     cib = ElementTree.fromstring(output("cibadmin", "--query"))
     nodes = sorted(node.get("uname") for node in cib.iterfind("configuration/nodes/node"))
-    for name in ("node1", "node2"):
-        if values[name] not in nodes:
-            yield f"{name}={values[name]}: the cluster has no such node, but {', '.join(nodes)}"
+    unknown = {name: node for name, node in members(values).items() if node not in nodes}
+    for name, node in unknown.items():
+        yield f"{name}={node}: the cluster has no such node, but {', '.join(nodes)}"
+    others = ", ".join(node for node in nodes if node not in members(values).values())
+    if others and not unknown:
+        yield f"the cluster has {others} too: " + {
+            1: "a virtual machine is alone, for nothing in it fences: deployment=shared-storage or drbd",
+            2: f"node3={others} node3_role=votes or equal, or `crm node delete`",
+            3: "the wizard knows three nodes, and no more"}[len(members(values))]
+    homes = [node for name, node in members(values).items() if not decides_only(values, name)]
     here = this_node()
-    if here not in (values["node1"], values["node2"]):
-        yield f"this is {here}: run it on {values['node1']} or {values['node2']}, whose disks it wants to look at"
+    if here not in homes:
+        yield f"this is {here}: run it on {' or '.join(homes)}, whose disks it wants to look at"
     resources = cib.find("configuration/resources")
-    mine = RESOURCES + tuple(f"fence_{values[name]}" for name in ("node1", "node2"))
+    mine = RESOURCES + tuple(f"fence_{node}" for node in members(values).values() if "fence_agent" in values)
     there = [resource.get("id") for resource in resources.iter() if resource.get("id") in mine]
     if there:
         yield (f"the cluster already has {', '.join(there)}: the wizard builds, it doesn't change what is there: "
                "`crm configure edit`")
         return
-    taken = {(pair.get("name"), pair.get("value")): primitive.get("id")
-             for primitive in resources.iter("primitive") if primitive.get("id") not in mine
-             for pair in primitive.iterfind("instance_attributes/nvpair")}
+    held = {(pair.get("name"), pair.get("value")): primitive.get("id")
+            for primitive in resources.iter("primitive") if primitive.get("id") not in mine
+            for pair in primitive.iterfind("instance_attributes/nvpair")}
     for name, key in (("mysql_ip", "ip"), ("kopano_ip", "ip"), ("mysql_device", "device"), ("kopano_device", "device"),
                       ("mysql_directory", "directory"), ("kopano_directory", "directory"),
                       ("mysql_drbd", "drbd_resource"), ("kopano_drbd", "drbd_resource")):
-        if (key, values.get(name)) in taken:
-            yield f"{name}={values[name]}: the cluster's resource {taken[key, values[name]]} has it already"
+        if (key, values.get(name)) in held:
+            yield f"{name}={values[name]}: the cluster's resource {held[key, values[name]]} has it already"
 
 
 def this_node():
@@ -165,10 +219,14 @@ def this_node():
 
 def machine(values):
     """What this node lacks, or has in the way. Run on the other nodes too, with check_peers=true."""
-    yield from network(values)
-    for name in ("mysql", "kopano"):
-        yield from disk(values, name)
-    yield from fencing(values)
+    if "node2" in values:
+        yield from network(values)
+        for name in ("mysql", "kopano"):
+            yield from disk(values, name)
+        yield from fencing(values)
+    else:
+        for name in ("mysql_directory", "mysql_datadir"):
+            yield from directory(values, name)
     yield from programs(values)
 
 
@@ -207,22 +265,27 @@ def network(values):
 
 def disk(values, name):
     """A device, what is on it, and the place where it is to be mounted."""
-    device, directory = values[f"{name}_device"], values[f"{name}_directory"]
+    device, place = values[f"{name}_device"], values[f"{name}_directory"]
     word = f"{name}_device={device}"
     if values["deployment"] == "drbd":
         yield from replicated(word, device, f"{name}_drbd={values[f'{name}_drbd']}", values[f"{name}_drbd"])
     else:
         yield from block_device(word, device) or content(word, device, values["fstype"])
-    if not os.path.isdir(directory):
-        yield f"{name}_directory={directory}: is not there: mkdir {directory}"
+    yield from directory(values, f"{name}_directory")
     names = {device, os.path.realpath(device), *aliases(device)}
     for table, where in (("/proc/self/mounts", "is mounted at {}: umount it"),
                          ("/etc/fstab", "is mounted at {} by /etc/fstab: take it out there, the cluster mounts it")):
         for source, target in mounts(table):
             if source in names or os.path.realpath(source) in names:
                 yield f"{word}: {where.format(target)}"
-            elif target == directory:
-                yield f"{name}_directory={directory}: {source} {where.format(target)}"
+            elif target == place:
+                yield f"{name}_directory={place}: {source} {where.format(target)}"
+
+
+def directory(values, name):
+    """What keeps a directory from being one, as a list of at most one line."""
+    path = values.get(name)
+    return [f"{name}={path}: is not there: mkdir {path}"] if path and not os.path.isdir(path) else []
 
 
 def block_device(word, device):
@@ -327,7 +390,7 @@ def programs(values):
 
 def answers(values):
     """Cluster addresses that somebody on the network has already: asked as the kernel does, by ARP or NDP."""
-    names = {values[name]: name for name in ("mysql_ip", "kopano_ip")}
+    names = {values[name]: name for name in ("mysql_ip", "kopano_ip") if name in values}
     deadline = time.monotonic() + ANSWER_WITHIN
     for address in names:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -354,15 +417,16 @@ def answers(values):
 # ---- the other nodes --------------------------------------------------------------------------------------
 
 def peers(values):
-    """What machine() says on the other nodes. The values go there on stdin, with this program."""
+    """What machine() says on the other nodes, fencing() on one that runs nothing. The values go there on stdin,
+    with this program."""
     with open(os.path.abspath(__file__)) as file:
-        program = f"VALUES = {values!r}\n{file.read()}"
-    for name in ("node1", "node2"):
-        node = values[name]
+        program = file.read()
+    for name, node in members(values).items():
         if node == this_node():
             continue
+        what = f"LOOK, VALUES = {'fencing' if decides_only(values, name) else 'machine'!r}, {values!r}\n"
         result = subprocess.run(["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--", node, "python3", "-"],
-                                input=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                input=what + program, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 universal_newlines=True)
         if result.returncode:
             for line in result.stderr.splitlines() or [f"ssh: exit code {result.returncode}"]:
@@ -371,11 +435,12 @@ def peers(values):
 
 def findings(values):
     """All that is wrong; each step only when those before it found nothing, for it relies on them."""
-    steps = [[shapes], [pairs], [cluster], [machine], [answers]]
-    if values.get("check_peers") == "true":
-        steps.append([peers])
-    for step in steps:
-        lines = [line for look in step for line in look(values)]
+    lines = list(shapes(values))
+    if lines:
+        return lines
+    values = {name: value for name, value in values.items() if name in takes(values)}
+    for look in (pairs, cluster, machine, answers) + ((peers,) if values.get("check_peers") == "true" else ()):
+        lines = list(look(values))
         if lines:
             return lines
     return []
@@ -384,13 +449,13 @@ def findings(values):
 def main():
     """Check the values of script.input, or those that peers() has put in front of this program."""
     if "VALUES" in globals():
-        steps, values = machine, globals()["VALUES"]
+        look, values = globals()[globals()["LOOK"]], globals()["VALUES"]
     else:
         with open("script.input") as file:
             given = json.load(file)[0]
-        steps, values = findings, {name: str(given[name]) for name in SHAPES if given.get(name) is not None}
+        look, values = findings, {name: str(given[name]) for name in SHAPES if given.get(name) is not None}
     try:
-        lines = list(steps(values))
+        lines = list(look(values))
     except Wrong as error:
         lines = [str(error)]
     if lines:
