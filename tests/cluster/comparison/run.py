@@ -142,8 +142,8 @@ def worse(results):
     return [name for name, outcomes in results if bad(name, outcomes)]
 
 
-def write(results):
-    """Put the rows into the document, those of other faults stay."""
+def page(results):
+    """The document with these rows; those of other faults stay."""
     rows, date = {}, time.strftime("%Y-%m-%d")
     if os.path.exists(DOCUMENT):
         with open(DOCUMENT) as file:
@@ -154,8 +154,14 @@ def write(results):
     rows.update((line.split(" | ")[0], line) for line in (row(*result) for result in results))
     kept = [rows[f"| {fault.words}"] for fault in FAULTS.values() if f"| {fault.words}" in rows]
     head = HEAD.format(date=date, system=system(), cores=os.cpu_count())
+    return head + "\n".join(kept) + f"\n\n{totals(kept)}"
+
+
+def write(results):
+    """Renew the document."""
+    text = page(results)
     with open(DOCUMENT, "w") as file:
-        file.write(head + "\n".join(kept) + f"\n\n{totals(kept)}")
+        file.write(text)
 
 
 def system():
@@ -187,7 +193,9 @@ def main():
     if unknown:
         sys.exit(f"there is no fault {unknown[0]!r}: {', '.join(FAULTS)}")
     if options.nothing:
-        return write([]) if options.write else 0
+        if options.write:
+            write([])
+        return 0
     why = lab_module.missing()
     if why:
         sys.exit(why)
