@@ -172,8 +172,8 @@ def stop_escalate(drain):
     return Parameter(
         "stop_escalate", "Seconds until stop presses on",
         "Seconds from the first SIGTERM, which lets clients finish, to the second one, which ends the daemon at "
-        "once; SIGKILL follows 5 seconds later. The default is longer than the daemon's own drain; dagent without a "
-        "client and spooler without a mail under way do not wait for it. "
+        "once; SIGKILL follows 5 seconds later. The default is longer than the daemon's own drain; dagent and gateway "
+        "without a client, ical without a child process and spooler without a mail under way do not wait for it. "
         "A stop timeout that is too short for this compresses the steps.",
         kind="integer", default=drain, reloadable=True, least=1, most=3600)
 

@@ -128,6 +128,14 @@ class Instance:
         """Look everywhere, whatever is remembered: what stop must not leave behind."""
         return Found(*process.main_and_orphans(process.scan(self.identity), int(self.number("pid"))))
 
+    def others(self, main):
+        """Further daemons of this very instance beside `main`: [Process]. The scan looks at every process here.
+
+        One that was started this second may be somebody's `kopano-spooler -V`.
+        """
+        mains, _ = process.mains_and_orphans(process.scan(self.identity), main.pid)
+        return [entry for entry in mains if entry.pid != main.pid and entry.age() > 1.0]
+
     def _known(self):
         pid = int(self.number("pid"))
         seen = process.look(pid) if pid else None
@@ -251,16 +259,16 @@ class Instance:
         if not self.get("served"):
             self.put("served", "1")
 
-    def still(self, counters):
+    def still(self, counters, of=""):
         """Look at counters (text): (looks, seconds) that they have been the same, this look included.
 
-        The clock is the one of the samples (monotonic), which no setting of the date disturbs.
+        of: prefix of what is remembered, to look at several. The clock is the one of the samples (monotonic), which no setting of the date disturbs.
         """
         now = time.monotonic()
-        since, looks = self.number("since"), int(self.number("looks"))
-        if counters != self.get("counters") or not 0 < since <= now:
+        since, looks = self.number(of + "since"), int(self.number(of + "looks"))
+        if counters != self.get(of + "counters") or not 0 < since <= now:
             since, looks = now, 0
-            self.put("counters", counters)
-            self.put("since", "%.3f" % since)
-        self.put("looks", looks + 1)
+            self.put(of + "counters", counters)
+            self.put(of + "since", "%.3f" % since)
+        self.put(of + "looks", looks + 1)
         return looks + 1, now - since

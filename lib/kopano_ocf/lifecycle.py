@@ -11,7 +11,7 @@ from kopano_ocf.verdict import Verdict
 UPGRADE_RECOGNISED = 5.0    # seconds a schema upgrade must last before start calls it a success
 LAUNCH_LASTS = 12.0         # seconds at most from start's look for a daemon to its own one; --dump-config takes most
 KILL_AFTER = 5.0            # seconds from the second SIGTERM to SIGKILL
-LEAKED_AFTER = 2.0          # seconds until stop asks whether dagent or spooler waits for anybody at all
+LEAKED_AFTER = 2.0          # seconds until stop asks whether a daemon waits for anybody at all
 SPOOLERS_OWN = 2            # connections of an idle spooler to its server: for requests, for notifications
 PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
 DYING_LASTS = 3.0           # seconds that a killed process may take to give up its sockets
@@ -484,30 +484,38 @@ def _wake(members):
 
 
 class _Nobody:
-    """Whether dagent or spooler has nobody left to finish, so that its drain is for nothing.
+    """Whether dagent, gateway, ical or spooler has nobody left to finish, so that its drain is for nothing.
 
     dagent waits 30 s for each slot that its own 421s have leaked, as for a delivery. A thread that delivers holds its
     client's connection until it has answered, a process that delivers is a child.
+    gateway waits for clients that are connected; one that hangs waits for nobody. ical waits for its children alone:
+    without any it is gone at once, clients or not, or it hangs (kopano-facts, 3).
     spooler, blocked in a call to a server that hangs, ignores its SIGTERM until the server answers. A mail under way
     has one more connection than its own two: to the server, or to the MTA; or it is a child.
     """
 
     def __init__(self, call, found):
         self.main, self.found, self.next = found.main, found, LEAKED_AFTER
+        self.name = call.agent.name if found.main is not None else ""
         self.ports = set()
-        self.sends = found.main is not None and call.agent.name == "spooler"
-        if call.agent.name == "dagent" and found.main is not None:
+        if self.name in ("dagent", "gateway"):
             tcp, unix = process.listening(found.main)
             if not unix:
                 self.ports = set(port for _, port in tcp)
 
     def left(self, after):
         """`after`: seconds since the first SIGTERM; looks twice a second."""
-        if not (self.ports or self.sends) or after < self.next:
+        if not (self.ports or self.name in ("ical", "spooler")) or after < self.next:
             return False
         self.next = after + 0.5
         try:
-            busy = self._sending() if self.sends else process.clients(self.main, self.ports)
+            if self.name == "ical":
+                busy = False
+            elif self.name == "spooler":
+                busy = self._sending()
+            else:
+                # to dagent a client that has closed its end may still have given a mail
+                busy = bool(process.clients(self.main, self.ports, gone=self.name == "dagent"))
             return not busy and len(_members(self.found)) == 1
         except OSError:
             return False

@@ -8,6 +8,7 @@ import time
 
 from kopano_ocf import backend, endpoint, talk, verdict
 
+TWICE_EVERY = 300.0     # seconds between looks for a second spooler or monitor, which cost a look at every process
 BRIEFLY = 2.0           # seconds for a question to the database that is asked in passing
 FORGIVEN_AFTER = 3      # good deep checks in a row that make a failed one forgotten
 
@@ -92,7 +93,7 @@ def server(call, instance, main):
         if age is not None and call.depth < 20 and database(call, instance, BRIEFLY).how == talk.FINE:
             backend.clear(instance.folder, str(socket))
     if call.depth >= 20 and result.rc in (verdict.SUCCESS, verdict.DEGRADED):
-        deep = _deep(call, instance, socket, early)
+        deep = _deep(call, instance, main, socket, early)
         if verdict.DEGRADED == deep.rc == result.rc:
             return verdict.Verdict(verdict.DEGRADED, "%s; %s" % (result.words, deep.words))
         if deep.rc != verdict.SUCCESS:
@@ -113,7 +114,7 @@ def _socket(instance, main):
     return None
 
 
-def _deep(call, instance, socket, deadline):
+def _deep(call, instance, main, socket, deadline):
     if socket is None:
         call.step("no unix socket: no deep check is possible")
         return verdict.GOOD
@@ -131,12 +132,26 @@ def _deep(call, instance, socket, deadline):
         instance.put("good20", good if good < FORGIVEN_AFTER and instance.get("looks20") else None)
         if good >= FORGIVEN_AFTER:
             instance.put("looks20", None)
-        return verdict.GOOD
+        return verdict.of_socket(socket, main, _usurper(main, seen.peer)) or verdict.GOOD
     instance.put("good20", None)
     if seen.how in (backend.UNASKED, talk.DENIED):
         words = seen.words + ("; database: %s" % asked[-1].words if asked else "")
         return verdict.Verdict(verdict.DEGRADED, words)
     return _blame(call, instance, "looks20", "deep check of %s: %s" % (socket, seen.words))
+
+
+def _usurper(main, pid):
+    """Who listens at the server's socket in its place: a living Process of the same executable, or None.
+
+    A server that has put itself into the background after listen() is known there by a pid that is gone.
+    """
+    if pid in (0, main.pid):
+        return None
+    from kopano_ocf import process
+    other = process.look(pid)
+    if other is None or other.dead or other.identify().exe != main.identify().exe or not other.exe:
+        return None
+    return None if other.ppid == main.pid or main.ppid == other.pid else other
 
 
 def _blame(call, instance, counter, words):
@@ -250,17 +265,36 @@ def _login(call, instance, behind, fine, user):
 def portless(call, instance, main):
     """kopano-spooler and kopano-monitor: threads that move; at depth 20 the spooler's sessions with its server."""
     from kopano_ocf.probe import portless as threads
-    counters = ",".join("%d:%d" % entry for entry in sorted(threads.counters(main.pid).items()))
-    looks, seconds = instance.still(counters)
+    found = threads.counters(main.pid)
+    looks, seconds = instance.still(",".join("%d:%d" % entry for entry in sorted(found.items())))
     call.step("%d threads, unchanged for %d looks and %.0f s" % (main.threads(), looks, seconds))
     frozen = verdict.of_counters(looks, seconds)
+    if call.agent.name == "spooler":
+        # its notification thread ticks on beside a main thread that is stuck, and no mail is sent
+        looks, seconds = instance.still(str(found.get(main.pid)), "main-")
+        frozen = frozen or verdict.of_main_thread(looks, seconds)
     if frozen is not None:
         # a daemon that waits for a hung server stands still too, and a restart would not help it
         seen = backend.reach(instance.folder, instance.server(), call.deadline)
         return frozen if seen.how == talk.FINE else verdict.of_dependency(seen)
-    if call.depth >= 20 and call.agent.name == "spooler":
-        return _sessions(call, instance, main)
-    return verdict.GOOD
+    if call.depth < 20:
+        return verdict.GOOD
+    return verdict.of_others(main, _others(instance, main)) or (
+        _sessions(call, instance, main) if call.agent.name == "spooler" else verdict.GOOD)
+
+
+def _others(instance, main):
+    """Second daemons of this instance: nothing keeps 11.x from running twice, and then a mail may be sent twice."""
+    from kopano_ocf import process
+    known = [process.look(int(pid)) for pid in instance.get("others").split() if pid.isdigit()]
+    known = [entry for entry in known if entry is not None and instance.identity.is_ours(entry.identify())]
+    now = time.monotonic()
+    if not known and 0 < now - instance.number("scanned") < TWICE_EVERY and instance.get("scanned"):
+        return []
+    found = instance.others(main)
+    instance.put("scanned", "%.3f" % now)
+    instance.put("others", " ".join(str(entry.pid) for entry in found) or None)
+    return found
 
 
 def _sessions(call, instance, main):
@@ -282,8 +316,6 @@ def _sessions(call, instance, main):
     if not 0 < since <= now:
         since = now
         instance.put("without", "%.3f" % now)
-    if now - since <= verdict.SESSIONS_AFTER:
-        return verdict.GOOD
     seen = backend.reach(instance.folder, behind, call.deadline)
     call.step("server %s: %s" % (behind, seen.words), seen.took)
     result = verdict.of_sessions(now - since, seen, bool(state.read(condemned)))

@@ -318,9 +318,16 @@ def leads(process):
 
 def main_and_orphans(found, known_pid=0):
     # type: (list, int) -> tuple
-    """Split a scan into (the daemon itself or None, processes whose daemon is dead).
+    """Split a scan into (the daemon itself or None, processes whose daemon is dead)."""
+    mains, orphans = mains_and_orphans(found, known_pid)
+    return (mains[0] if mains else None), orphans
 
-    The daemon is the topmost process of its kind.  What a dead one leaves behind still carries its session, whose
+
+def mains_and_orphans(found, known_pid=0):
+    # type: (list, int) -> tuple
+    """Split a scan into ([daemons, the oldest first], processes whose daemon is dead).
+
+    A daemon is the topmost process of its kind.  What a dead one leaves behind still carries its session, whose
     leader is gone then; but so does an 8.x that has put itself into the background.
     known_pid: pid that the daemon is known to have had, or 0.
     """
@@ -336,7 +343,7 @@ def main_and_orphans(found, known_pid=0):
             orphans.append(entry)           # session 0: its leader is outside our pid namespace
         else:
             mains.append(entry)
-    return (mains[0] if mains else None), orphans
+    return mains, orphans
 
 
 def _is_gone(pid):
@@ -478,10 +485,11 @@ def listening(process):
             [path for inode, path in unix if inode in own])
 
 
-def clients(process, ports):
-    # type: (Process, set) -> int
+def clients(process, ports, gone=True):
+    # type: (Process, set, bool) -> int
     """How many connections the process has accepted on these TCP ports and not closed yet.
 
+    gone: count those too whose client has closed its end.
     What waits in a listener's queue belongs to no process and does not count. Raises OSError when the process is
     gone or its descriptors can't be read.
     """
@@ -494,8 +502,8 @@ def clients(process, ports):
             with open("%s/%d/net/%s" % (PROC, process.pid, table)) as lines:
                 for line in lines:
                     words = line.split()
-                    # sl local_address rem_address st ... inode; 0A listens
-                    if len(words) > 9 and words[3] != "0A" and words[9] in own \
+                    # sl local_address rem_address st ... inode; 0A listens, 08: the client has closed its end
+                    if len(words) > 9 and words[3] not in ("0A", "0A" if gone else "08") and words[9] in own \
                             and int(words[1].rpartition(":")[2], 16) in ports:
                         count += 1
         except FileNotFoundError:

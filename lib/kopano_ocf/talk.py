@@ -9,6 +9,7 @@ import _socket
 import errno
 import os
 import select
+import sys
 import time
 
 MYPY = False
@@ -39,13 +40,15 @@ class Seen:
     words   one line for people, never with a password in it
     took    seconds from the start of the run
     data    dict of what a probe has learnt, or None
+    peer    pid of who has called listen() on the unix socket that answered, 0 when that isn't known
     """
 
-    __slots__ = ("how", "words", "took", "data")
+    __slots__ = ("how", "words", "took", "data", "peer")
 
     def __init__(self, how, words, took=0.0, data=None):
         # type: (str, str, float, Optional[Dict[str, Any]]) -> None
         self.how, self.words, self.took, self.data = how, words, took, data
+        self.peer = 0
 
     def __repr__(self):
         return "Seen(%r, %r, %.3f, %r)" % (self.how, self.words, self.took, self.data)
@@ -94,17 +97,17 @@ class Wire:
         self.outbox += data
         return ()
 
-    def line(self, what, limit=65536, begins=b""):
+    def line(self, what, limit=65536, begins=()):
         """Hear one line, as bytes without its CRLF or LF.
 
-        begins: what it has to begin with, unless it is empty. Noise without an end of line is no silence.
-        Raises Closed; Nonsense when it is longer than limit bytes, or begins otherwise.
+        begins: with what (upper case; one of these) it has to begin, unless it is empty. Noise without an end of
+        line is no silence. Raises Closed; Nonsense when it is longer than limit bytes, or begins otherwise.
         """
         while True:
             if begins:
-                start = bytes(self.inbox[:limit]).lstrip(b"\r\n")[:len(begins)]
-                if not begins.startswith(start):
-                    raise self.nonsense(what, self.inbox)
+                start = bytes(self.inbox[:80]).lstrip(b"\r\n")
+                if not any(word.startswith(start[:len(word)].upper()) for word in begins):
+                    raise self.nonsense(what, start.splitlines()[0])
             end = self.inbox.find(b"\n", self._scanned)
             if end < 0:
                 self._scanned = len(self.inbox)
@@ -308,6 +311,7 @@ class _Talk:
         self.failure = None         # type: Optional[Seen]
         self.sealed = bytearray()   # bytes for the socket, after TLS where there is any
         self.deaf = False           # the peer takes nothing any more
+        self.peer = 0
 
     # -- finding the address
 
@@ -418,6 +422,10 @@ class _Talk:
     def _start(self):
         self.connected = True
         del self.places[:]
+        if self.endpoint.path:
+            # struct ucred: pid, uid, gid; of the one who listens (unix(7), SO_PEERCRED)
+            ucred = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+            self.peer = int.from_bytes(ucred[:4], sys.byteorder)
         if self.endpoint.tls:
             from kopano_ocf import address, tls
             name = self.endpoint.host
@@ -574,7 +582,7 @@ class _Talk:
             self.tls.bye()
             self.sealed += self.tls.take()
             self._flush()
-        seen.took = time.monotonic() - self.started
+        seen.took, seen.peer = time.monotonic() - self.started, self.peer
         self.close()
 
     def close(self):

@@ -14,6 +14,8 @@ NAMES = {0: "running", 1: "failed", 2: "wrong on this host", 3: "unknown action"
 # Counters of a portless daemon must stand still this long, over this many looks (seconds; a spooler's main thread
 # moves every 60 s).
 FROZEN_AFTER, FROZEN_LOOKS = 65.0, 3
+# A spooler's main thread looks at the queue every 60 s; it has missed two of these looks.
+MAIN_FROZEN_AFTER = 125.0
 # A spooler reconnects within 3 s, and notices a lost server at its 60 s tick.
 SESSIONS_AFTER = 65.0
 
@@ -120,12 +122,38 @@ def of_counters(looks, seconds):
     return None
 
 
+def of_main_thread(looks, seconds):
+    """Verdict on a spooler whose main thread alone stands still, or runs in circles; None when that means nothing
+    yet."""
+    if looks >= FROZEN_LOOKS and seconds > MAIN_FROZEN_AFTER:
+        return Verdict(GENERIC, "its main thread has waited for nothing in the last %d looks, over %d s; it should "
+                       "look at the queue every 60 s" % (looks, int(seconds)))
+    return None
+
+
+def of_others(main, others):
+    """Verdict on a daemon beside which others of the very same instance run; None when there are none."""
+    if not others:
+        return None
+    return Verdict(DEGRADED, "the same daemon runs more than once, as process %d and %s: end those that the cluster "
+                   "has not started, or restart this resource, whose stop ends all" % (
+                       main.pid, ", ".join(str(entry.pid) for entry in others)))
+
+
+def of_socket(path, main, owner):
+    """Verdict on a server whose unix socket is another server's (a Process); None when it is its own."""
+    if owner is None:
+        return None
+    return Verdict(DEGRADED, "%s is that of process %d (%s), a second server beside process %d: end that one, then "
+                   "restart this resource" % (path, owner.pid, owner.comm, main.pid))
+
+
 def of_sessions(missing_for, server, already_restarted):
     """A spooler without sessions on the server for `missing_for` seconds."""
-    if missing_for <= SESSIONS_AFTER:
-        return GOOD
     if server.how != talk.FINE:
         return of_dependency(server)
+    if missing_for <= SESSIONS_AFTER:
+        return GOOD
     words = "no session with its server for over %d s, though the server is fine" % int(SESSIONS_AFTER)
     if already_restarted:
         return Verdict(DEGRADED, words + "; a restart did not help")

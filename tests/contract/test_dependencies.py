@@ -212,6 +212,14 @@ def test_spooler_that_waits_for_its_server_is_never_1(site):
         says(site.agent("spooler", "monitor", level=level), (0, 190))
 
 
+def test_spooler_that_has_never_reached_its_server_is_190_at_once(world):
+    """65 s without a session are for a server that is well: what is known isn't kept for a minute."""
+    start(world, "spooler")
+    says(world.agent("spooler", "monitor"), 0)
+    for _ in range(2):
+        says(world.agent("spooler", "monitor", level=20), 190, "server")
+
+
 # ---- a mailbox to log in to
 
 @pytest.mark.parametrize("name", ("gateway", "ical"))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -345,3 +346,42 @@ def test_listen_names_the_endpoints_to_probe(site11, name):
     says(site11.agent(name, "monitor", params={"listen": bad}), 1, bad.rpartition("/")[2])
     says(site11.agent(name, "monitor", params={"listen": good + " " + bad}), 190, bad.rpartition("/")[2])
     says(site11.agent(name, "monitor"), 0)
+
+
+# ---- two of a kind: nobody is restarted for it, and somebody is told
+
+@pytest.mark.parametrize("name", ("spooler", "monitor"))
+def test_a_second_one_is_190_at_depth_20_and_stop_ends_both(world11, name):
+    """11.x runs them twice without a word, and two spoolers may send a mail twice."""
+    serve(world11, "server", name)
+    first, second = world11.main_pid(name), world11.start_daemon(name)
+    begun = time.monotonic()
+    # what has just been started may be somebody who asks for the version
+    wait_for(lambda: time.monotonic() - begun > 1.2 and world11.catches_term(name))
+    if second.rc is not None:
+        pytest.skip("this kopano-%s refuses to run twice" % name)
+    for level, rc, words in ((10, 0, ()), (20, 190, (str(first), str(second.pid))), (20, 190, ())):
+        says(world11.agent(name, "monitor", level=level), rc, *words)
+    os.kill(second.pid, signal.SIGKILL)
+    second.wait()
+    says(world11.agent(name, "monitor", level=20), 0)
+    third = world11.start_daemon(name)
+    wait_for(lambda: world11.catches_term(name) and len(world11.pids(name)) >= 2)
+    says(world11.agent(name, "stop", timeout=60), 0)
+    assert world11.gone(name) and third.wait() is not None
+
+
+def test_a_second_server_at_the_socket_is_190_at_depth_20(world11):
+    """It takes server.sock from the first one without a word, and with it all that come by socket once it ends."""
+    serve(world11, "server")
+    values = dict(world11.settings["server"], server_listen="*:1236", log_file=world11.log + "/second.log")
+    values.pop("server_listen_tls", None)
+    with open(world11.etc + "/second.cfg", "w", encoding="utf-8") as file:
+        file.write("".join("%s = %s\n" % item for item in values.items()))
+    says(world11.agent("server", "monitor", level=20), 0)
+    second = world11.start_daemon("server", config=world11.etc + "/second.cfg")
+    wait_for(lambda: "Startup succeeded" in "".join(lines(world11.log + "/second.log")))
+    says(world11.agent("server", "monitor", level=10), 0)
+    says(world11.agent("server", "monitor", level=20), 190, "server.sock", str(second.pid))
+    os.kill(second.pid, signal.SIGKILL)
+    second.wait()

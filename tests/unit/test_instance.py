@@ -108,6 +108,8 @@ def test_the_same_counters(make, monkeypatch):
     assert one.still("1:6") == (1, 0.0)
     one.put("since", "inf")
     assert one.still("1:6") == (1, 0.0)
+    now[0] += 10
+    assert one.still("6", "main-") == (1, 0.0) and one.still("1:6") == (2, 10.0), "each has its own clock"
 
 
 # ---- the process

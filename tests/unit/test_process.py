@@ -289,6 +289,7 @@ def test_clients_are_connections_that_were_accepted(family, host):
         assert process.clients(own, {port + 1}) == 0
         client.close()
         assert process.clients(own, {port}) == 1, "its answer may still be under way"
+        assert process.clients(own, {port}, gone=False) == 0
         accepted.close()
         assert process.clients(own, {port}) == 0
 

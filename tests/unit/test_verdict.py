@@ -100,11 +100,18 @@ def test_frozen_counters_need_three_looks_and_65_seconds(looks, seconds, frozen)
     assert (verdict.of_counters(looks, seconds) is not None) == frozen
 
 
+@pytest.mark.parametrize("looks, seconds, frozen", [
+    (1, 500, False), (2, 500, False), (3, 125.0, False), (3, 125.1, True), (50, 120, False)])
+def test_a_main_thread_that_misses_two_of_its_looks(looks, seconds, frozen):
+    assert (verdict.of_main_thread(looks, seconds) is not None) == frozen
+
+
 @pytest.mark.parametrize("missing, server, before, rc", [
     (65.0, talk.FINE, False, 0),
     (65.1, talk.FINE, False, 1),
     (65.1, talk.FINE, True, 190),
     (65.1, talk.SILENT, False, 190),
+    (0.0, talk.REFUSED, False, 190),        # no waiting for what is known
     (999, talk.UNAVAILABLE, False, 190),
 ])
 def test_spooler_sessions(missing, server, before, rc):

@@ -65,10 +65,10 @@ def response(wire, what, head=False):
 
 
 def _status(wire, what):
-    line = yield from wire.line(what, begins=b"HTTP/1.")
+    line = yield from wire.line(what, begins=(b"HTTP/1.",))
     if not line:
         # RFC 9112 2.2: an empty line before it is forgiven
-        line = yield from wire.line(what, begins=b"HTTP/1.")
+        line = yield from wire.line(what, begins=(b"HTTP/1.",))
     words = line.split(None, 2)
     if len(words) < 2 or words[0] not in (b"HTTP/1.1", b"HTTP/1.0") or len(words[1]) != 3 \
             or not words[1].isdigit() or words[1] < b"100":

@@ -73,7 +73,7 @@ def _judge(status, line):
 
 
 def _greeting(wire):
-    line = yield from wire.line("the IMAP greeting")
+    line = yield from wire.line("the IMAP greeting", begins=(b"* ",))
     words = line.upper().split(None, 2)
     if len(words) > 1 and words[0] == b"*":
         if words[1] in (b"OK", b"PREAUTH"):

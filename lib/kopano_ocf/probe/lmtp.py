@@ -10,7 +10,7 @@ def greeting(wire):
     It opens a session with the server before it does, so its banner is a deep check already.  Ask the server
     first: each 421 costs a dagent of the thread model one of its lmtp_max_threads, until it is restarted.
     """
-    code, text = yield from _reply(wire, "the LMTP greeting")
+    code, text = yield from _reply(wire, "the LMTP greeting", begins=(b"2", b"3", b"4", b"5"))
     wire.send(b"QUIT\r\n")
     if code == b"220":
         try:
@@ -24,11 +24,11 @@ def greeting(wire):
     raise wire.nonsense("the LMTP greeting", text)
 
 
-def _reply(wire, what):
+def _reply(wire, what, begins=()):
     # RFC 5321 4.2: the last line of a reply has no hyphen after its code
     first = b""
     while True:
-        line = yield from wire.line(what)
+        line = yield from wire.line(what, begins=begins)
         first = first or line
         if not line[:3].isdigit() or len(line) > 3 and line[3:4] not in b" -" or line[:3] != first[:3]:
             raise wire.nonsense(what, line)

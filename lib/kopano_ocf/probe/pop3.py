@@ -61,15 +61,15 @@ def _judge(fine, line):
 
 
 def _greeting(wire):
-    fine, line = yield from _reply(wire, "the POP3 greeting")
+    fine, line = yield from _reply(wire, "the POP3 greeting", begins=(b"+OK", b"-ERR"))
     if fine:
         return None
     wire.send(b"QUIT\r\n")
     return Seen(UNAVAILABLE, "POP3 greeting %s" % quote(line))
 
 
-def _reply(wire, what):
-    line = yield from wire.line(what)
+def _reply(wire, what, begins=()):
+    line = yield from wire.line(what, begins=begins)
     status = line.split(b" ", 1)[0].upper()
     if status not in (b"+OK", b"-ERR"):
         raise wire.nonsense(what, line)

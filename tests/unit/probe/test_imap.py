@@ -33,6 +33,8 @@ def logging_in(user="user1", password="s3cret"):
     ([b"*\r\n"], talk.NONSENSE, "greeting"),
     ([b"* NO\r\n"], talk.NONSENSE, "greeting"),
     ([None], talk.SILENT, "waited for the IMAP greeting"),
+    ([b"\x00\xff noise without end", None], talk.NONSENSE, "the IMAP greeting expected"),
+    ([b"* O", None], talk.SILENT, "waited for the IMAP greeting"),
     ([GREETING, None], talk.SILENT, "waited for the answer to NOOP"),
     ([GREETING, b"a1 OK\r\n", None], talk.SILENT, "waited for the answer to LOGOUT"),
     ([], talk.CLOSED, "the IMAP greeting"),

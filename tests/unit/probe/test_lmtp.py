@@ -23,6 +23,8 @@ from kopano_ocf.talk import feed
     ([b"220 ready\r\n", b"rubbish\r\n"], talk.NONSENSE, "the answer to QUIT expected, 'rubbish' came"),
     ([None], talk.SILENT, "waited for the LMTP greeting, 0 bytes had come"),
     ([b"220-never", None], talk.SILENT, "9 bytes had come"),
+    ([b"noise without end", None], talk.NONSENSE, "'noise without end' came"),
+    ([b"2", None], talk.SILENT, "1 bytes had come"),
     ([], talk.CLOSED, "closed while waiting for the LMTP greeting"),
     ([b"* OK IMAP gateway ready\r\n"], talk.NONSENSE, "* OK IMAP gateway ready"),
     ([b"220-a\r\n221 b\r\n"], talk.NONSENSE, "221 b"),

@@ -25,6 +25,8 @@ def logging_in(user="user1", password="s3cret"):
     ([b"+OKAY\r\n"], talk.NONSENSE, "+OKAY"),
     ([b"220 ready\r\n"], talk.NONSENSE, "the POP3 greeting expected, '220 ready' came"),
     ([None], talk.SILENT, "the POP3 greeting"),
+    ([b"noise without end", None], talk.NONSENSE, "the POP3 greeting expected"),
+    ([b"+O", None], talk.SILENT, "the POP3 greeting"),
     ([GREETING, None], talk.SILENT, "the answer to CAPA"),
     ([GREETING, b"+OK\r\nTOP\r\n", None], talk.SILENT, "the end of the answer to CAPA"),
     ([GREETING, CAPABILITIES, None], talk.SILENT, "the answer to QUIT"),
