@@ -77,12 +77,12 @@ golden: deps	## renew tests/conformance/golden and tests/packages/files.txt afte
 	@$(PYTHON) tests/packages/files.py
 
 .PHONY: bench
-bench: deps	## what an action costs, beside ocf:heartbeat:dummypy (root; T=--write for docs/benchmarks.md)
+bench: deps	## what an action costs, beside ocf:heartbeat:dummypy; writes docs/benchmarks.md (root)
 	@tests/tools/deps $$(sed 's/#.*//' tests/bench/debian-packages.txt)
 	@$(PYTHON) tests/bench/bench.py $(T)
 
 .PHONY: matrix
-matrix: deps	## every fault, beside lsb:, anything and others: 16 minutes (root; T=--write for docs/fault-matrix.md)
+matrix: deps	## every fault, beside lsb:, anything and others: 20 minutes; writes docs/fault-matrix.md (root)
 	@$(PYTHON) tests/faults/matrix.py $(T)
 
 .PHONY: soak

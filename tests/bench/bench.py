@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the agents cost beside what others run, how that grows, and how long outages last.
 
-`make bench`, or bench.py [--rounds N] [--only PART] [--write]; about 12 minutes. The daemons are the tests'
-stand-ins of generation 11. Exit code 1 when a target is missed. With --write the page goes to
-docs/benchmarks.md, its plots beside it.
+`make bench`, or bench.py [--rounds N] [--only PART]; about 15 minutes. The daemons are the tests' stand-ins of
+generation 11. Exit code 1 when a target is missed. When all was measured the page goes to docs/benchmarks.md, its
+plots beside it.
 """
 import argparse
 import os
@@ -36,16 +36,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=41, help="how often commands are run (%(default)s)")
     parser.add_argument("--only", choices=PARTS, action="append", help="this measurement, and no other")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its plots too")
-    parser.add_argument("--page", metavar="FILE", help="write the page and its plots there")
+    parser.add_argument("--no-write", action="store_true", help="leave docs/benchmarks.md and its plots as they are")
+    parser.add_argument("--page", metavar="FILE", help="write the page and its plots there, not to docs/")
     words = parser.parse_args()
-    if words.only and words.write:
-        parser.error("docs/benchmarks.md is written from all measurements; for a part of it use --page FILE")
     if not sandbox.inside():
         if sandbox.missing():
             sys.exit("bench: no sandbox: " + sandbox.missing())
         sys.exit(sandbox.main([sys.executable] + sys.argv))
-    page = PAGE if words.write else words.page
+    page = words.page or (None if words.only or words.no_write else PAGE)
     os.environ["MPLCONFIGDIR"] = "/tmp/matplotlib"      # its cache of fonts
     sheet = Sheet()
     with apache():

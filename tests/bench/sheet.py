@@ -74,7 +74,7 @@ class Sheet:
     def text(self, rounds):
         """The whole page."""
         head = ["# What the agents cost", "",
-                "`make bench T=--write` measured this and wrote it, on %s: %s, %s, %d cores." % (
+                "`make bench` measured this and wrote it, on %s: %s, %s, %d cores." % (
                     time.strftime("%Y-%m-%d"), _first_line("/etc/os-release", "PRETTY_NAME="),
                     "Python " + platform.python_version(), os.cpu_count()),
                 "All commands of a table ran once a round, %d rounds at most, each round in another order. CPU is "

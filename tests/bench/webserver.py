@@ -43,7 +43,7 @@ PAGE = """<?php header('Content-Type: text/html; charset=utf-8'); $title = 'Kopa
 
 @contextlib.contextmanager
 def apache(run="/run/bench-apache"):
-    """Apache runs while this context does."""
+    """Apache runs while this context does: its main process, which leads a session."""
     os.makedirs(run + "/htdocs/webapp")
     with open(run + "/htdocs/webapp/index.php", "w") as page:
         page.write(PAGE)
@@ -56,9 +56,10 @@ def apache(run="/run/bench-apache"):
                                stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         wait_for(lambda: process.poll() is not None or _serves(), 20, "Apache does not serve")
-        yield
+        yield process
     finally:
-        process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         process.wait(20)
 
 

@@ -114,6 +114,26 @@ def stranger_listening(port):
 
 
 @contextlib.contextmanager
+def slow_mta(seconds):
+    """An MTA that is silent for so long, and then hangs up: the mail stays in the queue."""
+    server = socket.create_server(("127.0.0.1", 25))
+
+    def end():
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        end()
+
+
+@contextlib.contextmanager
 def half_requests(count):
     """Clients that have begun a request and don't end it; each holds a worker of the server for a minute."""
     with contextlib.ExitStack() as held:

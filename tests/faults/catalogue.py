@@ -13,14 +13,15 @@ import threading
 import time
 
 import certificates
-from contract.looks import SOCKET, connects, forget, state_of
+from contract.looks import SOCKET, catches_term, connects, forget, state_of
 from contract.rough import Bystander
 from world import DAEMONS, PORTS, wait_for
 
-from .breaking import (another_password, fill, half_requests, jumped, no_more_files, read_only, slow, small_disk,
-                       stranger_listening, utc)
-from .fault import (DEGRADED, ELSEWHERE, GONE, ILL, ILL_LATER, ILL_TWICE, NO_RESTART, NOTHING, RESTART, UNTOLD,
+from .breaking import (another_password, fill, half_requests, jumped, no_more_files, read_only, slow, slow_mta,
+                       small_disk, stranger_listening, utc)
+from .fault import (DEGRADED, ELSEWHERE, GONE, ILL, ILL_LATER, ILL_MUCH_LATER, ILL_TWICE, NO_RESTART, NOTHING, RESTART,
                     WELL, fault)
+from .scene import PASSWORD, USER
 from .ways import Kopano
 
 ASKED = ("server", "dagent", "gateway", "ical")         # they have a protocol
@@ -109,6 +110,34 @@ def children_left(scene):
     yield
 
 
+@fault("children-left-8", "process", ("dagent", "spooler"), cure=RESTART, at10=ILL, at20=ILL, planned=(0, 0),
+       generation=8,
+       broken="the main process is killed while a child receives a mail (dagent) or sends one (spooler), for 10 s",
+       visible="the child is there, with the same name and command line, and so is the logger's process",
+       fact="8.7.25 runs both in the fork model (facts 2); contract: main process dead, children alive: 1; a child "
+       "that sends is given all the time that stop has, or the mail would be sent twice")
+def children_left_8(scene):
+    world = scene.world
+    main, alone = world.main_pid(scene.name), set(world.pids(scene.name))
+    if scene.name == "dagent":
+        world.hold("lmtp")
+    else:
+        scene.enter(slow_mta(10))
+        world.submit(USER, "nobody@example.org", "takes its time")
+    children = wait_for(lambda: set(world.pids(scene.name)) - alone, 10, "a child is at work")
+    os.kill(main, signal.SIGKILL)
+    wait_for(lambda: not state_of(main))
+    assert children & set(world.pids(scene.name)), "no child is left"
+
+    def twice():
+        mains = [pid for pid in set(world.pids(scene.name)) - children - alone if state_of(pid) not in ("", "Z")]
+        return "a child of the dead daemon runs on beside the new one" \
+            if mains and children & set(world.pids(scene.name)) else ""
+
+    scene.harms.append(twice)
+    yield
+
+
 @fault("neighbour", "process", "gateway", cure=RESTART, at10=GONE, at20=GONE, planned=(0, 0),
        broken="it is killed, while another instance of the same program, with its own configuration, runs on",
        visible="a process of that name, with another command line",
@@ -131,10 +160,12 @@ def neighbour(scene):
         second.wait()
 
 
-@fault("term-ignored", "process", "gateway", cure=NOTHING, at10=WELL, at20=WELL, planned=(0, 0),
+@fault("term-ignored", "process", ("gateway", "server", "dagent", "spooler"), cure=NOTHING, at10=WELL, at20=WELL,
+       planned=(0, 0),
        broken="it will not end when it is told to (SIGTERM has no effect)",
        visible="nothing until it is stopped: it serves",
-       fact="contract: stop sends TERM, a second one after the daemon's own drain (15 s), KILL 5 s later",
+       fact="contract: stop sends TERM, a second one after the daemon's own drain (gateway: 15 s; where nobody has "
+       "to be waited for: 2 s), KILL 5 s later",
        blind="it serves; a stop shows it")
 def term_ignored(scene):
     scene.fault_of("no-term")
@@ -142,17 +173,15 @@ def term_ignored(scene):
     yield
 
 
-@fault("second-instance", "process", "spooler", cure=UNTOLD, at10=WELL, at20=WELL, planned=(0, 0),
-       broken="it is started a second time by hand; the two share one queue",
-       visible="two processes; both work, and a mail may be sent twice",
-       fact="11.x runs spooler and monitor twice without a word (facts 2); contract: stop leaves none of this "
-       "instance",
-       blind="each of them is healthy; a start by the agent refuses to make a second one, a stop ends both")
+@fault("second-instance", "process", ("spooler", "monitor"), cure=NO_RESTART, at10=WELL, at20=DEGRADED,
+       planned=(0, 0),
+       broken="it is started a second time by hand; two spoolers share one queue",
+       visible="two processes with the same program, role and configuration; both work, and a mail may be sent twice",
+       fact="11.x runs spooler and monitor twice without a word (facts 2); contract: 190 at depth 20, naming both, as "
+       "each of them is healthy; stop leaves none of this instance, start makes no second one")
 def second_instance(scene):
-    second = scene.world.start_daemon("spooler")
-    scene.world.wait_ready("spooler")
-    wait_for(lambda: scene.world.catches_term("spooler"))
-    time.sleep(0.5)
+    second = scene.world.start_daemon(scene.name)
+    wait_for(lambda: catches_term(second.pid), 10, "the second one runs")
     scene.harms.append(lambda: "the second one runs on after the stop"
                        if getattr(scene, "stopped", None) == 0 and second.rc is None else "")
     yield
@@ -161,7 +190,7 @@ def second_instance(scene):
         second.wait()
 
 
-@fault("binary-replaced", "process", "gateway", cure=NOTHING, at10=WELL, at20=WELL, planned=(0, 0),
+@fault("binary-replaced", "process", ("gateway", "server", "dagent"), cure=NOTHING, at10=WELL, at20=WELL, planned=(0, 0),
        broken="its program is replaced by an upgrade while it runs",
        visible="/proc/PID/exe ends in \" (deleted)\"; it serves",
        fact="contract: identity holds for the process that was started; stop works without the binary")
@@ -175,15 +204,16 @@ def binary_replaced(scene):
 
 # ---- its answers -----------------------------------------------------------------------------------------------
 
-@fault("livelock", "answers", DAEMONS, waits=ASKED,
-       cure=dict(dict.fromkeys(ASKED, RESTART), spooler=UNTOLD, monitor=UNTOLD),
-       at10=each(portless=WELL, server=ILL_TWICE, others=ILL),
-       at20=each(portless=WELL, server=ILL_TWICE, others=ILL),
-       broken="its main thread runs in circles, the others wait for it",
-       visible="state S or R, threads that move; connections are accepted, by the kernel, and never answered",
-       fact="contract: answers nothing is 1; spooler and monitor are judged by threads that stand still, and "
-       "some move",
-       blind="spooler and monitor have no protocol, and their threads move as always")
+LIVELOCK = dict(SILENT, spooler=ILL_MUCH_LATER)
+
+
+@fault("livelock", "answers", DAEMONS, waits=ASKED, cure=RESTART, at10=LIVELOCK, at20=LIVELOCK,
+       broken="its main thread (monitor: its scheduler) runs in circles, the others wait for it; spooler's notification "
+       "thread goes on",
+       visible="state R; that thread never gives up the CPU of its own accord; connections are accepted, by the "
+       "kernel, and never answered",
+       fact="contract: answers nothing is 1; spooler's main thread moves every 60 s, monitor's scheduler every 5 s "
+       "(facts 4.5, 4.6): not once in over 125 s, or none of all threads in over 65 s, is 1")
 def livelock(scene):
     scene.sick = scene.world.main_pid(scene.name)
     scene.fault_of("spin")
@@ -198,6 +228,16 @@ def livelock(scene):
 def deadlock(scene):
     scene.sick = scene.world.main_pid(scene.name)
     scene.fault_of("wedge")
+    yield
+
+
+@fault("main-deadlocked", "answers", "spooler", cure=RESTART, at10=ILL_MUCH_LATER, at20=ILL_MUCH_LATER,
+       broken="its main thread waits for ever, its notification thread goes on",
+       visible="state S; one thread moves every second, the main thread does not; both sessions are there",
+       fact="contract: spooler's main thread looks at its queue every 60 s: not once in over 125 s is 1")
+def main_deadlocked(scene):
+    scene.sick = scene.world.main_pid(scene.name)
+    scene.fault_of("wedge-main")
     yield
 
 
@@ -235,7 +275,7 @@ def silent(scene):
 
 
 @fault("one-silent", "answers", ("server", "gateway", "ical"), cure=NO_RESTART, needs=("dagent",),
-       waits=("server", "gateway", "ical"), at10=DEGRADED, at20=DEGRADED,
+       waits=("server", "gateway", "ical"), partly=True, at10=DEGRADED, at20=DEGRADED,
        broken="one of several endpoints says nothing (gateway: IMAPS; server, ical: TLS)",
        visible="that one is silent, the others answer",
        fact="contract: some endpoints answer, others don't: 190")
@@ -252,10 +292,10 @@ def one_silent(scene):
     yield
 
 
-@fault("garbage", "answers", ASKED, cure=RESTART, waits=ASKED, at10=ILL, at20=ILL,
+@fault("garbage", "answers", ASKED, cure=RESTART, at10=ILL, at20=ILL,
        broken="it answers with noise",
-       visible="bytes that are not its protocol",
-       fact="contract: answers nonsense is 1")
+       visible="bytes that are not its protocol, without an end of line",
+       fact="contract: answers nonsense is 1, told at once")
 def garbage(scene):
     scene.fault_of("garbage")
     yield
@@ -288,13 +328,13 @@ def slow_drip(scene):
     yield
 
 
-@fault("wrong-service", "answers", "gateway", cure=ELSEWHERE, at10=GONE, at20=GONE,
+@fault("wrong-service", "answers", ("gateway", "server", "dagent"), cure=ELSEWHERE, at10=GONE, at20=GONE,
        broken="it has died, and another program listens on its port",
-       visible="no process; an SMTP greeting on port 143",
+       visible="no process; an SMTP greeting on port 143 (server: 236, dagent: 2003)",
        fact="contract: no process of ours is 7, whoever answers; start says by whom the port is taken")
 def wrong_service(scene):
     scene.world.kill_daemon(scene.name)
-    with stranger_listening(PORTS["imap"]):
+    with stranger_listening(PORTS[{"gateway": "imap", "server": "soap", "dagent": "lmtp"}[scene.name]]):
         yield
 
 
@@ -346,7 +386,8 @@ def workers_exhausted(scene):
         yield
 
 
-@fault("files-exhausted", "resources", ("server", "gateway"), cure=RESTART, waits=("server", "gateway"),
+@fault("files-exhausted", "resources", ("server", "gateway", "dagent"), cure=RESTART,
+       waits=("server", "gateway", "dagent"),
        at10=each(server=ILL_TWICE, others=ILL), at20=each(server=ILL_TWICE, others=ILL),
        broken="it can open no more files: every accept() fails",
        visible="connections wait in the kernel's queue, unanswered",
@@ -383,6 +424,7 @@ def log_disk_full(scene):
 
 # ---- its files --------------------------------------------------------------------------------------------------
 
+PID_FILES = ("gateway", "server", "dagent")
 PID_FILE = {"group": "files", "cure": NOTHING, "at10": WELL, "at20": WELL, "generation": 8}
 
 
@@ -399,7 +441,7 @@ def pid_file(scene):
     return path
 
 
-@fault("pid-file-lost", daemons="gateway", **PID_FILE,
+@fault("pid-file-lost", daemons=PID_FILES, **PID_FILE,
        broken="its pid file is deleted",
        visible="the process lives, and serves",
        fact="contract: a lost pid file: as its probe says")
@@ -419,7 +461,7 @@ def pid_file_lost_11(scene):
     yield
 
 
-@fault("pid-file-stale", daemons="gateway", **PID_FILE,
+@fault("pid-file-stale", daemons=PID_FILES, **PID_FILE,
        broken="its pid file names a process that is dead",
        visible="the process lives, and serves, under another number",
        fact="contract: pid file lost, process alive: as its probe says; one that names a dead pid tells no more")
@@ -440,7 +482,7 @@ def _innocent(scene):
     scene.harms.append(lambda: "" if innocent.alive and not innocent.signals else "an innocent process was ended")
 
 
-@fault("pid-file-foreign", daemons="gateway", planned=(0, 0), **PID_FILE,
+@fault("pid-file-foreign", daemons=PID_FILES, planned=(0, 0), **PID_FILE,
        broken="its pid file names a process of somebody else",
        visible="the process lives, and serves",
        fact="contract: never the number alone; stop signals only what it has identified")
@@ -449,7 +491,7 @@ def pid_file_foreign(scene):
     yield
 
 
-@fault("pid-reused", daemons="gateway", planned=(0, 0), **dict(PID_FILE, cure=RESTART, at10=GONE, at20=GONE),
+@fault("pid-reused", daemons=PID_FILES, planned=(0, 0), **dict(PID_FILE, cure=RESTART, at10=GONE, at20=GONE),
        broken="it has died, and its pid is somebody else's by now (also after a reboot)",
        visible="the pid file names a living process, which is no gateway",
        fact="contract: pid file names a stranger: 7; stop signals only what it has identified")
@@ -459,7 +501,7 @@ def pid_reused(scene):
     yield
 
 
-@fault("pid-file-binary", daemons="gateway", **PID_FILE,
+@fault("pid-file-binary", daemons=PID_FILES, **PID_FILE,
        broken="its pid file holds noise, after a crash of the machine",
        visible="the process lives, and serves",
        fact="contract: a pid file that is none changes nothing")
@@ -469,7 +511,7 @@ def pid_file_binary(scene):
     yield
 
 
-@fault("pid-file-enormous", daemons="gateway", **PID_FILE,
+@fault("pid-file-enormous", daemons=PID_FILES, **PID_FILE,
        broken="its pid file is 16 MB of digits",
        visible="the process lives, and serves",
        fact="contract: a pid file that is none changes nothing")
@@ -515,17 +557,20 @@ def socket_stolen(scene):
     yield
 
 
-@fault("second-server", "files", "server", cure=UNTOLD, at10=WELL, at20=WELL,
+@fault("second-server", "files", "server", cure=NO_RESTART, at10=WELL, at20=DEGRADED,
        broken="a second kopano-server took server.sock, and runs",
        visible="all endpoints answer; those of the socket are the second one's, and refuse once it ends",
-       fact="the first one keeps running on an orphaned inode (facts 2); a start by the agent refuses instead",
-       blind="whoever is asked answers well, from the same database")
+       fact="the first one keeps running on an orphaned inode (facts 2); contract: server.sock accepted by another "
+       "kopano-server is 190, naming it; once that is ended the socket refuses: see socket-stolen")
 def second_server(scene):
     thief = _thief(scene)
     yield
     if thief.rc is None:
         os.kill(thief.pid, signal.SIGKILL)
         thief.wait()
+    # what an administrator does then
+    scene.world.kill_daemon("server")
+    scene.world.up("server")
 
 
 @fault("run-lost", "files", ("server", "dagent"), touches=("server",),
@@ -544,7 +589,7 @@ def run_lost(scene):
         scene.world.up("server")
 
 
-@fault("config-broken", "files", "gateway", cure=NOTHING, at10=WELL, at20=WELL, planned=(0, 5),
+@fault("config-broken", "files", ("gateway", "server", "dagent"), cure=NOTHING, at10=WELL, at20=WELL, planned=(0, 5),
        broken="its configuration is broken by an edit: an unknown key",
        visible="nothing until it is started again",
        fact="an unknown key is fatal at start (facts 1.3); contract: a configuration broken since never changes "
@@ -581,13 +626,22 @@ def certificate_expired(scene):
     yield
 
 
-@fault("clock-jump", "files", ("gateway", "spooler"), cure=NOTHING, at10=WELL, at20=WELL,
-       not_for=("unit", "port"),
-       broken="the clock is a day ahead for whoever looks, as after a correction (the machine's own is everybody's)",
-       visible="nothing: it serves",
-       fact="contract: samples are timed by the clock that nobody sets")
+CLOCK = {"group": "files", "daemons": ("gateway", "spooler"), "cure": NOTHING, "at10": WELL, "at20": WELL,
+         "not_for": ("unit", "port"), "visible": "nothing: it serves",
+         "fact": "contract: samples are timed by the clock that nobody sets"}
+
+
+@fault("clock-jump", **CLOCK,
+       broken="the clock is a day ahead for whoever looks, as after a correction (the machine's own is everybody's)")
 def clock_jump(scene):
     scene.environment.update(jumped(86400))
+    yield
+    scene.environment.clear()
+
+
+@fault("clock-back", **CLOCK, broken="the clock is a day behind for whoever looks, as after a correction")
+def clock_back(scene):
+    scene.environment.update(jumped(-86400))
     yield
     scene.environment.clear()
 
@@ -619,6 +673,38 @@ def database_killed(scene):
        fact=BLAMELESS,
        blind="gateway, spooler and monitor are well themselves; the server's monitor tells of the database")
 def database_hung(scene):
+    scene.world.database.freeze()
+    yield
+    scene.world.database.thaw()
+
+
+def _test_mailbox(_scene):
+    """What the parameters of LOGS_IN name."""
+    fd = os.open("/etc/kopano/test-password", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(fd, PASSWORD.encode() + b"\n")
+    os.close(fd)
+
+
+LOGS_IN = {"group": "database", "daemons": "gateway", "cure": NO_RESTART, "at10": WELL, "at20": DEGRADED,
+           "prepares": _test_mailbox,
+           "parameters": {"test_user": USER, "test_password_file": "/etc/kopano/test-password"}}
+
+
+@fault("database-killed-login", **LOGS_IN,
+       broken="MariaDB is killed; depth 20 of `ocf:kopano` has a test mailbox (test_user)",
+       visible="the login is refused",
+       fact=BLAMELESS)
+def database_killed_login(scene):
+    scene.world.database.kill()
+    yield
+    scene.world.database.start()
+
+
+@fault("database-hung-login", **LOGS_IN, waits=("gateway",),
+       broken="MariaDB hangs (SIGSTOP); depth 20 of `ocf:kopano` has a test mailbox (test_user)",
+       visible="the login is not answered",
+       fact=BLAMELESS)
+def database_hung_login(scene):
     scene.world.database.freeze()
     yield
     scene.world.database.thaw()
@@ -669,16 +755,16 @@ SERVER_AWAY = {
     "at20": each(dagent=DEGRADED, gateway=DEGRADED, ical=DEGRADED, portless=WELL)}
 
 
-LATER_THAN_WATCHED = "spooler notices at its next look at the queue, within 60 s, and its depth 20 says 190 after " \
-    "65 s without sessions: later than is watched here; monitor has nothing that shows it"
+LOST = dict(SERVER_AWAY, at20=dict(SERVER_AWAY["at20"], spooler=DEGRADED))
 
 
-@fault("server-down", "server", CLIENTS, cure=NO_RESTART, touches=("server",), **SERVER_AWAY,
+@fault("server-down", "server", CLIENTS, cure=NO_RESTART, touches=("server",), **LOST,
        broken="the kopano-server that it needs is dead",
        visible="its own protocol up to the login, none after; dagent says 421 and loses a slot (facts 3.2)",
        fact="contract: a dependency's fault must not restart its clients; none of them ever has to be restarted "
-       "for it but dagent, once its slots are gone (facts 3.2)",
-       blind=LATER_THAN_WATCHED)
+       "for it but dagent, once its slots are gone (facts 3.2); spooler without a session, and its server not fine: "
+       "190",
+       blind="monitor holds no session; the server's own monitor tells")
 def server_down(scene):
     scene.world.kill_daemon("server")
     yield
@@ -690,18 +776,18 @@ def server_down(scene):
        broken="the kopano-server that it needs hangs (SIGSTOP)",
        visible="logins hang; dagent doesn't greet (facts 3.2)",
        fact="contract: a dependency's fault must not restart its clients",
-       blind=LATER_THAN_WATCHED)
+       blind="spooler keeps its sessions, monitor holds none; the server's own monitor tells")
 def server_hung(scene):
     scene.world.freeze("server")
     yield
     scene.world.thaw("server")
 
 
-@fault("server-restarting", "server", CLIENTS, cure=NO_RESTART, passes=True, touches=("server",), **SERVER_AWAY,
+@fault("server-restarting", "server", CLIENTS, cure=NO_RESTART, passes=True, touches=("server",), **LOST,
        broken="the kopano-server that it needs is restarted, which takes 6 s",
        visible="as with a dead server, for 6 s",
        fact="none of them has to be restarted when it comes back (facts 3.2)",
-       blind="spooler and monitor: it is over before they notice")
+       blind="monitor holds no session, and it is over before it wants one")
 def server_restarting(scene):
     scene.world.stop_daemon("server")
     back = threading.Event()
@@ -718,14 +804,16 @@ def server_restarting(scene):
 UPGRADE_LASTS = 600
 
 
-@fault("server-upgrading", "server", ("server", "dagent", "gateway"), cure=NO_RESTART, touches=("server",),
-       at10=each(server=DEGRADED, dagent=DEGRADED, gateway=WELL),
-       at20=each(server=DEGRADED, dagent=DEGRADED, gateway=DEGRADED), waits=("dagent", "gateway"),
+@fault("server-upgrading", "server", DAEMONS, cure=NO_RESTART, touches=("server",),
+       at10=each(server=DEGRADED, dagent=DEGRADED, portless=WELL, others=WELL),
+       at20=dict(each(server=DEGRADED, portless=WELL, others=DEGRADED), spooler=DEGRADED),
+       waits=("dagent", "gateway", "ical"),
        planned={"server": (1, None)}, stop_within=20,
        broken="kopano-server was started by a new version and upgrades its database schema",
        visible="it accepts connections and answers nothing; it holds /tmp/kopano-upgrade-lock open",
        fact="a KILL then may ruin the data; the lock file, open in that very process, is the sign (facts 3.1); "
-       "contract: 190, and stop says 1 rather than to kill it")
+       "contract: 190, and stop says 1 rather than to kill it",
+       blind="monitor holds no session; the server's own monitor tells")
 def server_upgrading(scene):
     world = scene.world
     world.kill_daemon("server")

@@ -23,15 +23,16 @@ class Says:
 WELL, ILL, GONE, DEGRADED = Says(0), Says(1), Says(7), Says(190)
 # a server that is silent, or fails at its database: that is asked too, in two monitors
 ILL_TWICE = Says(1, (190,))
-# threads that stand still, a spooler without sessions: over more than 65 s
+# threads that all stand still, a spooler without sessions: over more than 65 s
 ILL_LATER = Says(1, (0,), 75.0)
+# spooler's main thread stands still beside others that move: over more than 125 s
+ILL_MUCH_LATER = Says(1, (0,), 135.0)
 
 # What cures a fault
 RESTART = "restart"             # of this daemon, on this node
 ELSEWHERE = "elsewhere"         # not on this node: a start must say why it fails, so that the other node gets it
 NO_RESTART = "no restart"       # something else has to be mended; a restart would only throw out clients
 NOTHING = "nothing"             # nothing has to be cured: the service is well
-UNTOLD = "untold"               # a restart would, but nothing that can be seen calls for it
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class Fault:
     visible     what can be seen from outside
     fact        why the verdict follows, and where that is known from
     at10, at20  Says, or {daemon: Says}
-    cure        RESTART, ELSEWHERE, NO_RESTART, NOTHING, UNTOLD; or {daemon: ...}
+    cure        RESTART, ELSEWHERE, NO_RESTART, NOTHING; or {daemon: ...}
     blind       why nobody can tell from the service's health, where nobody can
     waits       daemons whose verdict takes the whole monitor, as they are waited for
+    partly      whether depth 20 waits for half of it only: others of its endpoints answer, and it has more to ask
     planned     exit codes of a stop and a start that an administrator asks for meanwhile, None where he doesn't;
                 or {daemon: ...}.  stop_within: seconds that this stop gets, None: what is advised
     settings    {daemon: {key: value}}, and prepares(scene): before anything is started
+    parameters  {parameter: value} of our agents
     needs       others that must run beside the server;  touches: those that the fault itself ends
     not_for     names of ways that it can't happen to
     passes      whether it mends itself before long
@@ -66,9 +69,11 @@ class Fault:
     act: Callable = field(repr=False, default=None)
     blind: str = ""
     waits: Tuple[str, ...] = ()
+    partly: bool = False
     planned: object = None
     stop_within: Optional[int] = None
     settings: Mapping = field(default_factory=dict)
+    parameters: Mapping = field(default_factory=dict)
     prepares: Optional[Callable] = None
     needs: Tuple[str, ...] = ()
     touches: Tuple[str, ...] = ()

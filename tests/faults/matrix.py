@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The fault matrix: every fault of the catalogue, against our agents and against what people run today.
 
-`make matrix`, or matrix.py [--only FAULT[-DAEMON]]... [--ways NAME,...] [--workers N] [--write]. As root; each
-worker is a sandbox of its own. --write puts the result into docs/fault-matrix.md and its totals into README.md.
+`make matrix`, or matrix.py [--only FAULT[-DAEMON]|webapp]... [--ways NAME,...] [--workers N]. As root; each worker is
+a sandbox of its own. When all of it ran the result goes into docs/fault-matrix.md and its totals into README.md.
 Exit code 1 when an agent's verdict, or what came of it, is not what the catalogue says.
 """
 import argparse
@@ -20,13 +20,28 @@ for place in (TESTS, os.path.join(os.path.dirname(TESTS), "lib")):
     sys.path.insert(0, place)
 
 import sandbox  # noqa: E402
-from faults import catalogue, report  # noqa: E402
+from faults import catalogue, report, webapp  # noqa: E402
 from faults.fault import CATALOGUE, cases  # noqa: E402
 from faults.watch import Outcome, run  # noqa: E402
 from faults.ways import WAYS  # noqa: E402
 
 WORKERS = 10            # sandboxes at a time: nearly all the time they wait for something
 AT_MOST = 300           # seconds for one run
+
+
+def pages():
+    """In a sandbox: a line of JSON of all that was done to WebApp."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    json.dump([webapp.run(one) for one in webapp.FAULTS.values()], answers)
+    answers.flush()
+
+
+def measure_pages():
+    """[dict]: see webapp.run()."""
+    done = subprocess.run([sys.executable, sandbox.__file__, sys.executable, os.path.abspath(__file__), "--pages"],
+                          stdout=subprocess.PIPE, text=True, timeout=AT_MOST, check=True)
+    return json.loads(done.stdout)
 
 
 def work():
@@ -125,28 +140,33 @@ def main():
     parser.add_argument("--only", action="append", metavar="FAULT[-DAEMON]", help="just this fault (repeat)")
     parser.add_argument("--ways", help="just these: %s" % ",".join(way.name for way in WAYS))
     parser.add_argument("--workers", type=int, default=WORKERS)
-    parser.add_argument("--write", action="store_true", help="renew docs/fault-matrix.md and README.md's totals")
+    parser.add_argument("--no-write", action="store_true", help="leave docs/fault-matrix.md and README.md as they are")
     parser.add_argument("--list", action="store_true", help="the catalogue's names")
     parser.add_argument("--keep", metavar="FILE", help="what is done is kept there, and not repeated")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--pages", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work()
+    if options.pages:
+        return pages()
     if options.list:
         for one in CATALOGUE.values():
             print("%-24s %s: %s" % (one.name, ", ".join(one.daemons), one.broken))
+        for one in webapp.FAULTS.values():
+            print("%-24s %s: %s" % ("webapp", one.name, one.broken))
         return 0
-    if options.write and (options.only or options.ways):
-        parser.error("--write needs all of it")
     if sandbox.missing():
         parser.error(sandbox.missing())
-    wanted = cases(options.only)
-    if not wanted:
+    with_pages = not options.only or "webapp" in options.only
+    wanted = cases([name for name in options.only or () if name != "webapp"]) if options.only != ["webapp"] else []
+    if not wanted and not with_pages:
         parser.error("no such fault; --list names them")
     ways = [way for way in WAYS if not options.ways or way.name in options.ways.split(",")]
-    found = report.Report(measure(wanted, ways, options.workers, options.keep), options.workers)
+    found = report.Report(measure(wanted, ways, options.workers, options.keep), options.workers,
+                          measure_pages() if with_pages else [])
     print(found.text())
-    if options.write:
+    if not (options.no_write or options.only or options.ways):
         found.write()
     return 1 if found.wrong else 0
 

@@ -13,6 +13,7 @@ NEVER = 8.0             # seconds of watching after which a way has not seen it
 PATIENCE = 30.0         # the same for our agents, that wait for an answer in vain for almost as long as they may
 GOOD_FOR = 1.5          # seconds of service that count as having recovered
 AFTERWARDS = 15.0       # seconds after the fault was mended in which all must be well by itself
+WAITED = 0.3            # the part of a monitor's timeout from which on it has waited for something that hangs
 CLIENT = 0.2            # seconds from one client to the next
 
 
@@ -28,7 +29,7 @@ class Outcome:
     refused     a start failed: Pacemaker takes the other node
     planned     exit codes of the stop and the start that were asked for, and whether clients were served then
     after       seconds from the mending until clients were served, where nobody had restarted it; None: never
-    late        a verdict that took most of the monitor: seconds left until its timeout
+    late        a verdict on something that hangs: seconds left until the monitor's timeout
     """
     fault: str
     daemon: str
@@ -134,7 +135,8 @@ def _watch(scene, outcome, client):
         now = time.monotonic()
         if not outcome.looks or outcome.looks[-1][1] != look.verdict:
             outcome.looks.append([now - broken, look.verdict, look.took, look.words])
-        if ours and look.took > 0.5 * way.monitor_timeout and look.verdict != "0":
+        # what must not be asked again while it may hang is told at once
+        if ours and look.took > WAITED * way.monitor_timeout and look.verdict != "0":
             outcome.late.append(way.monitor_timeout - look.took)
         if not outcome.restarts and not (fault.passes and outcome.seen is not None):
             outcome.verdict, outcome.words = look.verdict, look.words

@@ -89,13 +89,13 @@ class Kopano(Way):
 
     depth = 10
     monitor_timeout = 10
-    parameters = {}
     agents = None               # another directory to run them from
 
     def __init__(self, world, daemon, scene):
         super().__init__(world, daemon, scene)
         agent = declared(daemon)
         self.timeouts = {action: agent.timeout(action) for action in ("start", "stop")}
+        self.parameters = dict(scene.fault.parameters)
         if scene.fault.stop_within:
             self.timeouts["stop"] = scene.fault.stop_within
 
