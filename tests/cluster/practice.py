@@ -24,6 +24,15 @@ echo "the lab's systemctl: what is $*?" >&2
 exit 1
 """
 
+LABS_SYSTEM = "\nsystem {\n    sched_rr: no\n    move_to_root_cgroup: no\n}\n"
+
+
+def packages_corosync_conf():
+    """The corosync.conf with which Debian's package starts a cluster of one node, node1, and what a lab adds: the
+    machine under it may forbid realtime scheduling and control groups."""
+    with open("/etc/corosync/corosync.conf") as file:
+        return file.read() + LABS_SYSTEM
+
 
 class Document:
     """A file of docs/: the commands below its headings."""

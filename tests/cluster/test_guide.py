@@ -11,7 +11,9 @@ import pytest
 import sandbox
 from kopano_ocf import kopano_cfg
 from kopano_site import ROOT
-from namespaces import ENVIRONMENT
+from lab import Lab
+from namespaces import ENVIRONMENT, wait_for
+from practice import LABS_SYSTEM, packages_corosync_conf
 
 GUIDE = f"{ROOT}/docs/guide.md"
 NODE = f"{ROOT}/crm/node"
@@ -134,14 +136,80 @@ def test_files_are_copied_to_where_they_say():
             assert target in (wanted, os.path.dirname(wanted) + "/"), (source, target)
 
 
+@pytest.mark.parametrize("distribution", ["apt-get install", "dnf install"])
+def test_packages_bring_what_fencing_calls(distribution):
+    """Debian's fence-agents depends on none of the programs that its agents call."""
+    words = next(block for block in commands("1.") if block.startswith(distribution)).split()
+    metadata = subprocess.run(["fence_ipmilan", "--action=metadata"], check=True, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    program = re.search(r'<parameter name="ipmitool_path".*?default="([^"]+)"', metadata, re.DOTALL)[1]
+    assert os.path.basename(program) in words
+
+
+COPIES = [(page, copy) for page in ("docs/guide.md", "docs/migration.md", "docs/procedures.md", "crm/README.md")
+          for copy in re.findall(r"cp -[a-zA-Z]*[rRa][a-zA-Z]* crm/\S+ [\w./-]+", open(f"{ROOT}/{page}").read())]
+
+
+def test_every_page_says_how_to_copy_a_folder():
+    assert {page for page, _ in COPIES} == {"docs/guide.md", "docs/migration.md", "docs/procedures.md", "crm/README.md"}
+
+
+@pytest.mark.parametrize("copy", sorted({copy for _, copy in COPIES}))
+def test_a_copied_folder_is_complete(tmp_path, copy):
+    """The files of a deployment are links to ../common, which isn't there any more."""
+    command, options, source, target = copy.split()
+    target = f"{tmp_path}/{os.path.basename(target)}"
+    subprocess.run([command, options, source, target], cwd=ROOT, check=True)
+    files = [f"{folder}/{name}" for folder, _, names in os.walk(target) for name in names]
+    assert len(files) > 5
+    for file in files:
+        assert os.path.isfile(file) and not os.path.islink(file), file
+
+
 # ---- pasted --------------------------------------------------------------------------------------------
 
+# As systemd has it: what runs is neither started anew nor does it read its files again, unless told to restart or
+# reload. $UNITS has a file for each unit that runs, with what it has read; and NAME.enabled.
+SYSTEMCTL = """
+echo "systemctl $*" >>"$SAID"
+declare -A reads=([corosync]=/etc/corosync/corosync.conf [nftables]=/etc/nftables.conf [postfix]=/etc/postfix/main.cf)
+verb=$1 now=
+shift
+for word; do [ "$word" != --now ] || now=1; done
+read_files() { cat "${reads[$unit]:-/dev/null}" >"$UNITS/$unit"; }
+for unit; do
+    unit=${unit%.service}
+    case $verb,$unit in
+    *,--*) ;;
+    cat,* | daemon-reload,*) ;;
+    enable,*) touch "$UNITS/$unit.enabled"; [ ! "$now" ] || [ -e "$UNITS/$unit" ] || read_files ;;
+    disable,*) rm -f "$UNITS/$unit.enabled"; [ ! "$now" ] || rm -f "$UNITS/$unit" ;;
+    start,*) [ -e "$UNITS/$unit" ] || read_files ;;
+    stop,*) rm -f "$UNITS/$unit" ;;
+    restart,* | reload-or-restart,*) read_files ;;
+    *) echo "systemctl stub: what is $verb?"; exit 1 ;;
+    esac
+done
+"""
+POSTFIX = """
+echo "postfix $*" >>"$SAID"
+case $1 in
+reload)
+    [ -e "$UNITS/postfix" ] || { echo "postfix-script: fatal: the Postfix mail system is not running"; exit 1; }
+    cat /etc/postfix/main.cf >"$UNITS/postfix"
+    ;;
+*) exit 1 ;;
+esac
+"""
 STUBS = {
-    "systemctl": 'echo "systemctl $*" >>"$SAID"',
-    "postfix": 'echo "postfix $*" >>"$SAID"',
+    "systemctl": SYSTEMCTL,
+    "postfix": POSTFIX,
     "systemd-tmpfiles": 'echo "systemd-tmpfiles $*" >>"$SAID"',
     "getent": "exit 2",
 }
+CLUSTER = {"corosync", "pacemaker"}
+MANAGED = {"mariadb", "apache2", *(f"kopano-{name}" for name in ("server", "dagent", "spooler", "gateway", "ical",
+                                                                 "monitor"))}
 
 
 @pytest.fixture
@@ -152,21 +220,33 @@ def paste(tmp_path):
     stubs = tmp_path / "stubs"
     stubs.mkdir()
     for name, body in STUBS.items():
-        (stubs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (stubs / name).write_text(f"#!/bin/bash\n{body}\n")
         (stubs / name).chmod(0o755)
-    etc, said = tmp_path / "etc", tmp_path / "said"
+    etc, said, units = tmp_path / "etc", tmp_path / "said", tmp_path / "units"
     subprocess.run(["cp", "-a", "/etc", etc], check=True)
     said.write_text("")
+    units.mkdir()
+    for unit in CLUSTER | MANAGED | {"postfix"}:        # Debian's packages start what they bring
+        for name in (unit, f"{unit}.enabled"):
+            (units / name).write_text("as installed\n")
 
     def run(*parts):
         script = "\n".join((f"mount --bind {etc} /etc; ip link set lo up", *parts))
         done = subprocess.run(["unshare", "--mount", "--net", "--uts", "bash", "-e", "-c", script], text=True,
                               cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=60,
-                              env={**ENVIRONMENT, "PATH": f"{stubs}:{ENVIRONMENT['PATH']}", "SAID": str(said)})
+                              env={**ENVIRONMENT, "PATH": f"{stubs}:{ENVIRONMENT['PATH']}", "SAID": str(said),
+                                   "UNITS": str(units)})
         assert done.returncode == 0, done.stdout
         return done.stdout
-    run.etc, run.said, run.directory = etc, said, tmp_path
+
+    def running():
+        return {file.name for file in units.iterdir() if file.suffix != ".enabled"}
+
+    def enabled():
+        return {file.stem for file in units.glob("*.enabled")}
+    run.etc, run.said, run.directory, run.units = etc, said, tmp_path, units
+    run.running, run.enabled = running, enabled
     return run
 
 
@@ -180,11 +260,66 @@ def test_names_pasted(paste):
 
 def test_boot_pasted(paste):
     paste(*commands("3."))
-    said = paste.said.read_text()
-    for unit in ("kopano-server", "mariadb", "apache2", "drbd"):
-        assert f"systemctl disable --now {unit}.service\n" in said
-    assert "systemctl disable --now corosync" not in said and "daemon-reload" in said
+    assert paste.enabled() == {*CLUSTER, "postfix"}
+    assert paste.running() == {*CLUSTER, *MANAGED, "postfix"}, "a site with mail needs them until its data is copied"
+    assert "daemon-reload" in paste.said.read_text()
     assert (paste.etc / "systemd/system/resource-agents-deps.target.d/kopano.conf").exists()
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_firewall_pasted(paste, runs):
+    """It is in force at once, also where another one was."""
+    if runs:
+        (paste.units / "nftables").write_text("another firewall")
+    paste(commands("4.")[0])
+    with open(f"{NODE}/etc/nftables.conf") as file:
+        assert (paste.units / "nftables").read_text() == file.read()
+    assert "nftables" in paste.enabled()
+
+
+class AsInstalled(Lab):
+    """A lab whose nodes have the corosync.conf of Debian's package, with which it starts a cluster."""
+    def node_files(self, node):
+        return {**super().node_files(node), "/etc/corosync/corosync.conf": packages_corosync_conf()}
+
+
+# as systemd has it: what runs isn't started anew
+LABS_SYSTEMCTL = """\
+#!/bin/sh
+case "$*" in
+"stop pacemaker corosync") exec lab-cluster stop ;;
+"start corosync pacemaker" | "enable --now corosync pacemaker") exec lab-cluster start ;;
+"enable corosync pacemaker") ;;
+*) echo "the lab's systemctl: what is $*?" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.host
+@pytest.mark.timeout(200)
+def test_corosync_pasted():
+    """On nodes where the packages have started a cluster each, of one node; node numbers other than its 1."""
+    key, start = commands("5.")
+    with open(f"{NODE}/etc/corosync/corosync.conf") as file:
+        conf = re.sub(r"nodeid: (\d)", r"nodeid: 2\1", file.read())
+    with AsInstalled() as lab:
+        for node in lab:
+            wait_for(lambda: "Online: [ node1 ]" in node.out("crm_mon -1", check=False), 40, f"{node}: node1 is online")
+            node.put("/root/crm/node/etc/corosync/corosync.conf", conf + LABS_SYSTEM)
+            node.put("/usr/local/sbin/systemctl", LABS_SYSTEMCTL, 0o755)
+        keygen, scp = key.strip().splitlines()
+        assert scp == "scp /etc/corosync/authkey alice:/etc/corosync/"
+        lab["bob"].run(f"{keygen} && cp /etc/corosync/authkey /lab/")
+        lab["alice"].run("cp /lab/authkey /etc/corosync/")
+        for node in lab:
+            said = node.run(["bash", "-e", "-c", f"cd /root\n{start}"])
+            assert "rror" not in said.stdout
+        lab.wait_online()
+        for node in lab:
+            assert set(lab.status(node).online) == {"bob", "alice"}
+        assert "node1" not in lab["bob"].out("cibadmin --query")
+        flags = lab["bob"].out("corosync-quorumtool -s", check=False)
+        assert re.search("Flags:.*2Node Quorate WaitForAll", flags)
 
 
 def test_disks_pasted(paste):
@@ -222,8 +357,7 @@ def test_drbd_pasted(paste, module):
 
 
 def test_data_pasted(paste):
-    old, new = commands("7.")[1:3]
-    either, before = commands("7.")[3], commands("7.")[5]
+    old, new, either, _, before = commands("7.")[2:]
     checks = re.findall(r"`(rsync [^`]+)`", text())
     assert "rsync" in old and "install-db" in new and "chown" in either and "before" in before and len(checks) == 1
 
@@ -259,8 +393,12 @@ def test_services_pasted(paste):
     (paste.etc / "postfix").mkdir(exist_ok=True)
     (paste.etc / "postfix/main.cf").write_text("compatibility_level = 3.6\nmyhostname = bob.example.com\n"
                                                "virtual_transport = virtual\n")
+    paste(commands("7.")[1])
+    assert paste.running() == CLUSTER
     said = paste(*commands("8."), "apache2ctl -t", "postconf -n")
     assert "Syntax OK" in said
+    assert paste.running() == {*CLUSTER, "postfix"} and "postfix" in paste.enabled()
+    assert "virtual_transport = lmtp:192.168.122.100:2003\n" in (paste.units / "postfix").read_text()
     assert kopano_cfg.default_server(str(webapp)).host == "192.168.122.100"
     assert webapp.read_text().count("\n") == WEBAPP.count("\n")
     assert kopano_cfg.read(str(paste.etc / "kopano/server.cfg"))["server_listen"] == "192.168.122.100:236"
@@ -270,7 +408,6 @@ def test_services_pasted(paste):
                  "myhostname = bob.example.com"):
         assert f"{name}\n" in said
     assert (paste.etc / "apache2/conf-enabled/kopano-cluster.conf").exists()
-    assert "postfix reload\n" in paste.said.read_text()
 
 
 def test_ipv6_pasted(paste):
