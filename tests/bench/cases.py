@@ -2,6 +2,7 @@
 """What is measured: our agents' actions, and what others run for the same purpose beside their real services."""
 import contextlib
 import os
+import re
 import subprocess
 import sys
 
@@ -88,6 +89,29 @@ def dummypy(world, title=BASELINE):
     case = heartbeat(world, "dummypy", "monitor", title=title, state=world.rsctmp + "/dummypy.state")
     subprocess.run([case.words[0], "start"], env=case.environment, check=True)
     return case
+
+
+def started_and_stopped(world, rounds):
+    """[(title, CPU samples of start, CPU samples of stop)] of upstream agents, dummypy first."""
+    found = []
+    for name, parameters in (("dummypy", {"state": world.rsctmp + "/dummypy.state"}),
+                             ("Dummy", {"state": world.rsctmp + "/Dummy.state"}),
+                             ("anything", {"binfile": "/bin/sleep", "cmdline_options": "600",
+                                           "pidfile": world.rsctmp + "/anything.pid"})):
+        pair = [heartbeat(world, name, action, **parameters) for action in ("start", "stop")]
+        for _ in range(rounds):
+            for case in pair:
+                case.cpu.append(case.run()[0])
+        found.append(("ocf:heartbeat:" + name, pair[0].cpu, pair[1].cpu))
+    return found
+
+
+def actions_of(name):
+    """The actions that one of our agents declares."""
+    words = [os.path.join(ROOT, "agents", name), "meta-data"]
+    said = subprocess.run(words, env={"PATH": "/usr/bin:/bin", "OCF_ROOT": "/usr/lib/ocf"}, check=True,
+                          stdout=subprocess.PIPE, text=True).stdout
+    return re.findall(r'<action name="([^"]*)"', said)
 
 
 def dummy(world):

@@ -14,8 +14,8 @@ NO_MEMORY = "/proc/nothing"             # a HA_RSCTMP where nothing can be remem
 
 
 def processes(sheet, host, rounds):
-    """Depth 10 with thousands of processes on the node: one whose pid is known needs no scan."""
-    rounds = max(7, rounds // 2)
+    """Depths 10 and 20 with thousands of processes on the node: one whose pid is known needs no scan."""
+    rounds = max(7, rounds // 3)
     curves, sleepers = {}, []
     sheet.section("With the number of processes on the node", "Sleeping processes were added. The agents remember "
                   "pid and start time of their daemon and look for it only when that is lost. An init script's "
@@ -26,7 +26,8 @@ def processes(sheet, host, rounds):
                 while len(sleepers) < count:
                     sleepers.append(os.posix_spawn("/bin/sleep", ["sleep", "1200"], {}))
                 point = [made.dummypy(world)]
-                point += [made.ours(world, name, "monitor", "10") for name in made.DAEMONS]
+                point += [made.ours(world, name, "monitor", level) for level in ("10", "20")
+                          for name in made.AGENTS]
                 point += [made.ours(world, "server", "monitor", "10", "server monitor, depth 10, pid unknown",
                                     rsctmp=NO_MEMORY), made.lsb("server")]
                 interleaved(point, rounds)
@@ -53,7 +54,7 @@ def processes(sheet, host, rounds):
                  "within 20 %", "%+.0f %% at worst" % (worst * 100 - 100), worst < FLAT)
     lines = [(name, [(count, median(samples) * 1000) for count, samples in curve])
              for name, curve in curves.items()
-             if "monitor, depth 10" not in name or name.startswith(("server", "gateway"))]
+             if "monitor, depth" not in name or name.startswith(("server", "gateway", "webapp"))]
     sheet.plot("processes.svg", "CPU of one monitor by the number of processes on the node",
                lambda path: plots.curves(path, "processes on the node besides", "CPU of one monitor, ms", lines))
 

@@ -29,6 +29,19 @@ class Case:
         return usage.ru_utime + usage.ru_stime, took
 
 
+class Round(Case):
+    """Several commands, one after the other, as one."""
+
+    def __init__(self, name, cases):
+        super().__init__(name, [], {})
+        self._cases = cases
+
+    def run(self):
+        """(CPU seconds, wall seconds) of all of them."""
+        cpu, wall = zip(*[case.run() for case in self._cases])
+        return sum(cpu), sum(wall)
+
+
 def interleaved(cases, rounds, seed=0):
     """Runs every case once a round, each round in another order, so that what disturbs one disturbs all."""
     order = random.Random(seed)
