@@ -190,7 +190,8 @@ def second_instance(scene):
         second.wait()
 
 
-@fault("binary-replaced", "process", ("gateway", "server", "dagent"), cure=NOTHING, at10=WELL, at20=WELL, planned=(0, 0),
+@fault("binary-replaced", "process", ("gateway", "server", "dagent"), cure=NOTHING, at10=WELL, at20=WELL,
+       planned=(0, 0),
        broken="its program is replaced by an upgrade while it runs",
        visible="/proc/PID/exe ends in \" (deleted)\"; it serves",
        fact="contract: identity holds for the process that was started; stop works without the binary")
@@ -208,8 +209,8 @@ LIVELOCK = dict(SILENT, spooler=ILL_MUCH_LATER)
 
 
 @fault("livelock", "answers", DAEMONS, waits=ASKED, cure=RESTART, at10=LIVELOCK, at20=LIVELOCK,
-       broken="its main thread (monitor: its scheduler) runs in circles, the others wait for it; spooler's notification "
-       "thread goes on",
+       broken="its main thread (monitor: its scheduler) runs in circles, the others wait for it; spooler's "
+       "notification thread goes on",
        visible="state R; that thread never gives up the CPU of its own accord; connections are accepted, by the "
        "kernel, and never answered",
        fact="contract: answers nothing is 1; spooler's main thread moves every 60 s, monitor's scheduler every 5 s "

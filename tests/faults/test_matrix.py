@@ -82,13 +82,13 @@ def staged(request, tmp_path):
 def settle(scene, depth):
     """Looks at this depth until the verdict is the expected one, and whether it stays: [exit codes], last Look."""
     says = scene.fault.expected(scene.name, depth)
-    codes, stays = [], says.rc in (0, 190)
+    codes, stays, moves = [], says.rc in (0, 190), None
     for number in range(3 if says.after else 2 if says.before or stays else 1):
         # two steps take it beyond 65 s, or 125 s
         scene.way.agents = scene.clock.agents(says.after / 2 + 2 if says.after and number else 0)
         scene.way.depth = depth
         if number and says is ILL_MUCH_LATER:
-            wait_for(lambda before=moves: switches(scene.pid) != before, 10, "its other threads move")
+            wait_for(lambda before=moves: switches(scene.pid) != before, 10, "other threads move")
         moves = switches(scene.pid)
         look = scene.way.look()
         codes.append(None if look.verdict == "None" else int(look.verdict))

@@ -52,9 +52,9 @@ def fault_of_page(name, **words):
 
 
 @fault_of_page("apache-killed", at10=190, at20=190, attribute="0", port=False,
-            broken="Apache is killed",
-            visible="port 80 refuses",
-            fact="contract: a bad page is attribute 0 and 190; Apache's own agent restarts it")
+               broken="Apache is killed",
+               visible="port 80 refuses",
+               fact="contract: a bad page is attribute 0 and 190; Apache's own agent restarts it")
 def apache_killed(scene):
     scene.signal(signal.SIGKILL)
     scene.web.wait()
@@ -63,9 +63,9 @@ def apache_killed(scene):
 
 
 @fault_of_page("apache-hung", at10=190, at20=190, attribute="0", port=True, waits=True,
-            broken="Apache hangs: all its processes are stopped (SIGSTOP)",
-            visible="port 80 takes connections, by the kernel, and answers nothing",
-            fact="contract: no answer in time is attribute 0 and 190")
+               broken="Apache hangs: all its processes are stopped (SIGSTOP)",
+               visible="port 80 takes connections, by the kernel, and answers nothing",
+               fact="contract: no answer in time is attribute 0 and 190")
 def apache_hung(scene):
     scene.signal(signal.SIGSTOP)
     yield
@@ -73,9 +73,9 @@ def apache_hung(scene):
 
 
 @fault_of_page("wrong-page", at10=190, at20=190, attribute="0", port=True,
-            broken="WebApp finds its installation at fault, and says so instead of the login form",
-            visible="status 200, and a page with \"Invalid configuration\"",
-            fact="contract: that page is never a healthy one, whatever its status")
+               broken="WebApp finds its installation at fault, and says so instead of the login form",
+               visible="status 200, and a page with \"Invalid configuration\"",
+               fact="contract: that page is never a healthy one, whatever its status")
 def wrong_page(scene):
     scene.page("<html><h1>Invalid configuration</h1><p>The php-mapi extension is not loaded</p></html>")
     yield
@@ -83,10 +83,10 @@ def wrong_page(scene):
 
 
 @fault_of_page("server-behind-down", at10=0, at20=190, attribute="1", port=True,
-            broken="the kopano-server that WebApp uses is killed",
-            visible="the login page is fine, nobody can log in",
-            fact="the login page is rendered without a call to kopano-server; contract: depth 20 says 190 of the server, "
-            "and leaves the attribute: it is about this node's web server, and moving users would not help them")
+               broken="the kopano-server that WebApp uses is killed",
+               visible="the login page is fine, nobody can log in",
+               fact="the login page is rendered without a call to kopano-server; contract: depth 20 says 190 of the "
+               "server, and leaves the attribute: it is about this node's web server, and moving would not help")
 def server_behind_down(scene):
     scene.world.kill_daemon("server")
     yield
