@@ -19,8 +19,11 @@ sys.path[:0] = [HERE, f"{ROOT}/tests/cluster"]
 import virtual_lab  # noqa: E402
 from drbd_site import FAILOVER, UPTODATE, DrbdSite, Postman, say  # noqa: E402
 from namespaces import wait_for  # noqa: E402
+from practice import Document  # noqa: E402
 
 FAILED = f"{ROOT}/build/vm/failed"
+# what docs/procedures.md has for the node whose data goes, and for the one whose data stays
+LOSERS, KEEPERS = Document("procedures.md").commands("A DRBD split brain")[2:4]
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(3600),
               pytest.mark.skipif(virtual_lab.missing() != "", reason=virtual_lab.missing())]
@@ -146,11 +149,10 @@ def test_split_brain(site):
     site.wait_complete(keeper)
 
     for resource in ("mysql", "kopano"):
-        loser.run(f"drbdadm disconnect {resource}", check=False)    # 8.4 complains when it is StandAlone already
-        loser.run(f"drbdadm secondary {resource}")
-        loser.run(f"drbdadm connect --discard-my-data {resource}")
+        for line in LOSERS.replace("kopano", resource).splitlines():
+            loser.run(line, check="disconnect" not in line)     # 8.4 complains when it is StandAlone already
         if keeper.out(f"drbdadm cstate {resource}") == "StandAlone":
-            keeper.run(f"drbdadm connect {resource}")
+            keeper.run(KEEPERS.replace("kopano", resource))
     say(f"resolved after {site.wait_drbd(keeper, 'dstate', UPTODATE, FAILOVER):.0f} s")
     site.lab.settle(keeper, FAILOVER)
     assert site.refusals(keeper) == {}
