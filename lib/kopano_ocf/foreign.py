@@ -104,20 +104,37 @@ def _php_string(text, at, quote):
 def postfix_settings(text):
     # type: (str) -> Dict[str, str]
     """main.cf as {name: value}: lines may be continued, the last assignment counts, $names are kept."""
-    logical = []        # type: List[str]
-    for line in text.replace("\r", "").split("\n"):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if line[0].isspace() and logical:
-            logical[-1] += " " + line.strip()
-        else:
-            logical.append(line.strip())
     found = {}          # type: Dict[str, str]
-    for line in logical:
+    for line in _postfix_lines(text):
         name, equals, value = line.partition("=")
         if equals and name.strip():
             found[name.strip()] = value.strip()
     return found
+
+
+def postfix_services(text):
+    # type: (str) -> Dict[str, str]
+    """master.cf as {service: program and its arguments}."""
+    found = {}          # type: Dict[str, str]
+    for line in _postfix_lines(text):
+        words = line.split(None, 7)
+        if len(words) == 8:
+            found[words[0]] = words[7]
+    return found
+
+
+def _postfix_lines(text):
+    # type: (str) -> List[str]
+    """Logical lines: one that begins with white space goes on with the one before it."""
+    logical = []        # type: List[List[str]]
+    for line in text.replace("\r", "").split("\n"):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0].isspace() and logical:
+            logical[-1].append(line.strip())
+        else:
+            logical.append([line.strip()])
+    return [" ".join(parts) for parts in logical]
 
 
 def postfix_value(values, name):

@@ -115,14 +115,34 @@ _HAPROXY_SECTIONS = ("global", "defaults", "frontend", "backend", "listen", "pee
 
 
 class Backend:
-    """A backend of haproxy.cfg; servers: (name, address, port, checked)."""
+    """A backend of haproxy.cfg.
 
-    __slots__ = ("name", "servers")
+    servers  (name, address, port, checked)
+    checks   lines that say how, as words: http-check, option httpchk and the like
+    """
 
-    def __init__(self, name):
-        # type: (str) -> None
+    __slots__ = ("name", "servers", "checks")
+
+    def __init__(self, name, checks):
+        # type: (str, List[List[str]]) -> None
         self.name = name
         self.servers = []       # type: List[Tuple[str, str, str, bool]]
+        self.checks = list(checks)
+
+    def http_check(self):
+        # type: () -> Tuple[str, str]
+        """(page that is asked for, what is expected of it), each "" without; other ways to check are "?"."""
+        page = expected = ""
+        for words in self.checks:
+            if words[:2] == ["option", "httpchk"]:
+                page = (words[3] if len(words) > 3 else words[2] if len(words) > 2 else "") or page or "/"
+            elif words[0] == "option" or words[:2] == ["http-check", "connect"]:
+                return "?", "?"
+            elif words[1:2] == ["send"] and "uri" in words[:-1]:
+                page = words[words.index("uri") + 1]
+            elif words[1:2] == ["expect"]:
+                expected = " ".join(words[2:])
+        return page, expected
 
 
 def haproxy_backends(text):
@@ -130,6 +150,7 @@ def haproxy_backends(text):
     """The backends and listen sections that have servers."""
     found, section = [], ""         # type: List[Backend], str
     inherited = checked = False
+    checks = []         # type: List[List[str]]
     for line in text.split("\n"):
         words = _haproxy_words(line)
         if not words:
@@ -137,9 +158,14 @@ def haproxy_backends(text):
         if words[0] in _HAPROXY_SECTIONS:
             section, checked = words[0], inherited
             if section == "defaults":
-                inherited = checked = False
+                inherited, checked, checks = False, False, []
             elif section in ("backend", "listen"):
-                found.append(Backend(words[1] if len(words) > 1 else ""))
+                found.append(Backend(words[1] if len(words) > 1 else "", checks))
+        elif words[0] == "http-check" or words[0] == "option" and words[1:2] and words[1].endswith(("chk", "-check")):
+            if section == "defaults":
+                checks.append(words)
+            elif section in ("backend", "listen"):
+                found[-1].checks.append(words)
         elif words[0] == "default-server":
             if section == "defaults":
                 inherited = "check" in words
@@ -188,7 +214,7 @@ def tmpfiles(text):
     found = {}      # type: Dict[str, str]
     for line in text.split("\n"):
         words = line.split()
-        if len(words) > 1 and words[0].rstrip("!+-=~^$") in ("d", "D") and words[1].startswith("/"):
+        if len(words) > 1 and words[0].rstrip("!+-=~^$") in ("d", "D", "v", "q", "Q") and words[1].startswith("/"):
             owner = words[3].lstrip(":") if len(words) > 3 else "-"
             found.setdefault(words[1].rstrip("/"), "root" if owner in ("-", "0") else owner)
     return found

@@ -24,8 +24,8 @@ HOSTS = "/etc/hosts"
 _DUMP_SECONDS = 10.0
 _CIB_BYTES = 8 << 20
 _MANY = 200             # files of a directory that are looked at
-_UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system",
-                 "/lib/systemd/system")
+UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system",
+                "/lib/systemd/system")
 # Units that Pacemaker itself wants running are no part of the boot's.
 _CLUSTERS = ("pacemaker.", "corosync.", "resource-agents-deps.")
 
@@ -218,6 +218,19 @@ class Host:
         from kopano_ocf import address
         return [place] if address.family(place) else self.hosts().get(place.lower(), [])
 
+    def asks_name_servers(self):
+        # type: () -> bool
+        """Whether a name that is not in /etc/hosts may be known nevertheless; True when that is not sure."""
+        sources = ["dns"]       # without a line, and much else
+        for line in (self.file("/etc/nsswitch.conf") or "").split("\n"):
+            key, _, value = line.partition("#")[0].partition(":")
+            if key.strip() == "hosts":
+                sources = [word for word in value.replace("[", " [").split() if "=" not in word and word[0] != "["]
+        if set(sources) <= set(("files", "myhostname")):
+            return False
+        servers = [line for line in (self.file("/etc/resolv.conf") or "").split("\n") if line.startswith("nameserver")]
+        return bool(servers) or not set(sources) <= set(("files", "myhostname", "dns"))
+
     def hostname(self):
         # type: () -> str
         """What `uname -n` says."""
@@ -379,7 +392,7 @@ def started_at_boot(host, unit):
     service = unit + ".service"
     own = host.path("/etc/systemd/system/" + service)
     if not (os.path.islink(own) and os.readlink(own) == "/dev/null"):
-        for folder in _UNIT_FOLDERS:
+        for folder in UNIT_FOLDERS:
             for wants in names(host.path(folder)):
                 path = "%s/%s/%s" % (folder, wants, service)
                 if wants.endswith((".wants", ".requires")) and not wants.startswith(_CLUSTERS) \
@@ -397,7 +410,7 @@ def started_at_boot(host, unit):
 def has_unit(host, unit):
     # type: (Host, str) -> bool
     """Whether systemd knows UNIT.service."""
-    return any(os.path.lexists(host.path("%s/%s.service" % (folder, unit))) for folder in _UNIT_FOLDERS)
+    return any(os.path.lexists(host.path("%s/%s.service" % (folder, unit))) for folder in UNIT_FOLDERS)
 
 
 def beside_the_cluster(host, unit):

@@ -8,13 +8,13 @@ import stat
 
 from kopano_ocf import address, foreign_cluster
 from kopano_ocf.foreign_cluster import true
-from kopano_ocf.host import (COROSYNC, DRBD, HOSTS, beside_the_cluster, has_unit, is_here, is_loopback, names, on_link,
-                             same, started_at_boot, warning)
+from kopano_ocf.host import (COROSYNC, DRBD, HOSTS, UNIT_FOLDERS, beside_the_cluster, has_unit, is_here, is_loopback,
+                             names, on_link, same, started_at_boot, warning)
 from kopano_ocf.kopano_cfg import shown
 
 MYPY = False
 if MYPY:
-    from typing import Dict, Iterator, List, Optional, Tuple  # noqa: F401
+    from typing import Dict, Iterator, List, Optional, Set, Tuple  # noqa: F401
     from kopano_ocf.foreign_cluster import Node, Primitive, Resource  # noqa: F401
     from kopano_ocf.host import Host  # noqa: F401
     from kopano_ocf.validate import Finding  # noqa: F401
@@ -22,9 +22,15 @@ if MYPY:
 _AUTHKEY = "/etc/corosync/authkey"
 _FSTAB = "/etc/fstab"
 _DEPS = "/etc/systemd/system/resource-agents-deps.target.d"
-# What resources may need until they are stopped, and the targets that stand for some of it.
-_NEEDED = (("iscsid", ()), ("open-iscsi", ()), ("multipathd", ()), ("sssd", ("nss-user-lookup.target",)),
-           ("nslcd", ("nss-user-lookup.target",)))
+_DROP_INS = tuple(folder + "/resource-agents-deps.target.d" for folder in UNIT_FOLDERS) \
+    + ("/etc/systemd/system/pacemaker.service.d",)
+# What resources need until they are stopped, the targets that stand for it too, and the types of the resources when
+# not all need it. From crm/node's drop-in, but what nobody misses then, as clocks and networks (network.target,
+# which Pacemaker's own unit has).
+_NEEDED = (("iscsid", (), ()), ("open-iscsi", (), ()), ("multipathd", (), ()),
+           ("sssd", ("nss-user-lookup.target",), ()), ("nslcd", ("nss-user-lookup.target",), ()),
+           ("lvm2-monitor", (), ("LVM", "LVM-activate", "lvm")),
+           ("libvirtd", (), ("VirtualDomain",)), ("virtqemud", (), ("VirtualDomain",)), ("postfix", (), ()))
 # Resources that bring a disk here, so that it may rightly be missing.
 _DISKS = ("LVM", "LVM-activate", "iscsi", "Raid1", "mdraid", "rbd", "ZFS", "zfs", "SAN", "lvm")
 _SHORTEST, _LONGEST = 1000, 60000           # milliseconds of Corosync's token
@@ -239,6 +245,11 @@ def hosts(host):
                 yield warning(HOSTS, text, "(none)", "corosync.conf: %s needs it: the cluster can't come up when "
                               "name servers are away" % key, "add the line: ADDRESS %s" % shown(text))
         literal = [text for text in _texts(node) if address.family(text)]
+        if node.name and node.name not in _texts(node) and not host.hosts().get(node.name.lower()) \
+                and _short(node.name) != _short(host.hostname()) and not host.asks_name_servers():
+            yield warning(HOSTS, node.name, "(none)", "corosync.conf: a node's name, and this host asks no name "
+                          "server: crm, pcs and ssh don't find it",
+                          "add the line: %s %s" % (literal[0] if literal else "ADDRESS", shown(node.name)))
         for name in sorted(set([node.name] + [text for _, text in names_]) - set([""])):
             places = host.hosts().get(name.lower(), [])
             loop = [place for place in places if is_loopback(place)]
@@ -271,19 +282,20 @@ def cluster_at_boot(host):
     if cib.of_type("drbd") or not cib.primitives and host.drbd():
         for finding in beside_the_cluster(host, "drbd"):
             yield finding
-    ordered = set()     # type: set
-    for folder in (_DEPS, "/etc/systemd/system/pacemaker.service.d"):
+    ordered = set()     # type: Set[str]
+    for folder in _DROP_INS:
         for name in names(host.path(folder)):
-            for line in (host.file("%s/%s" % (folder, name)) or "").split("\n"):
+            for line in (host.file("%s/%s" % (folder, name)) or "").split("\n") if name.endswith(".conf") else ():
                 key, _, value = line.partition("=")
                 if key.strip() == "After":
                     ordered.update(value.split())
-    for unit, targets in _NEEDED:
-        service = unit + ".service"
-        if has_unit(host, "pacemaker") and started_at_boot(host, unit) and not ordered & set([service] + list(targets)):
-            yield warning(_DEPS, "After", "(without %s)" % service,
-                          "at a shutdown it may be gone before the resources that need it are stopped",
-                          "add a file *.conf with [Unit] and After=%s" % service)
+    lacking = [unit + ".service" for unit, targets, types in _NEEDED
+               if has_unit(host, "pacemaker") and not ordered & set((unit + ".service",) + targets)
+               and (not types or cib.of_type(*types)) and started_at_boot(host, unit) and not cib.of_type(unit)]
+    if lacking:
+        yield warning(_DEPS, "After", "(without %s)" % " ".join(lacking),
+                      "at a shutdown what resources need may be gone before they are stopped",
+                      "add a file *.conf with [Unit] and After=%s, as crm/node has one" % " ".join(lacking))
 
 
 # ---------------------------------------------------------------- DRBD

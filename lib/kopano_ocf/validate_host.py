@@ -8,7 +8,7 @@ is a WARNING. docs/validate.md lists what is looked at.
 from collections import OrderedDict
 from itertools import islice
 
-from kopano_ocf import validate_cluster, validate_kopano, validate_services, validate_ways
+from kopano_ocf import validate_cluster, validate_firewall, validate_kopano, validate_services, validate_ways
 from kopano_ocf.host import Host, warning
 from kopano_ocf.kopano_cfg import ConfigError
 
@@ -71,6 +71,7 @@ CHECKS = (
     (validate_services.account, ("server",)),
     (validate_services.database_host, ("server",)),
     (validate_services.mariadb, ("server",)),
+    (validate_services.database_login, ("server",)),
     (validate_cluster.corosync, ("server",)),
     (validate_cluster.hosts, ("server",)),
     (validate_cluster.cluster_at_boot, ("server",)),
@@ -81,6 +82,7 @@ CHECKS = (
     (validate_ways.postfix, ("dagent",)),
     (validate_services.apache, _PAGE),
     (validate_services.haproxy, _PAGE),
+    (validate_firewall.firewall, _LISTENING),
     (validate_kopano.password, ("gateway", "ical") + _PAGE),
     (validate_kopano.authorities, _TLS + _PAGE),
 )

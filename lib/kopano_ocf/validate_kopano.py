@@ -373,12 +373,17 @@ def _existing(host, path):
 
 def boot_directories(host):
     # type: (Host) -> Iterator[Finding]
-    """A directory below /run that is made at boot for a user who is not the daemon's."""
+    """Directories below /run: made at boot for a user who is not the daemon's, or not at all.
+
+    What is directly below /run is also made by the agent.
+    """
     settings = host.settings()
     if not settings or not settings.run_as_user:
         return
-    paths = [endpoint.path for _, _, endpoint in settings.bindspecs()] + [settings.pid_file or ""]
-    folders = set(os.path.realpath(os.path.dirname(path)) for path in paths if path)
+    paths = [(key, endpoint.path) for key, _, endpoint in settings.bindspecs()]
+    paths += [("pid_file", settings.pid_file or "")]
+    folders = dict((os.path.realpath(os.path.dirname(path)), (key, path)) for key, path in paths if path)
+    made = {}       # type: Dict[str, str]
     files = {}      # type: Dict[str, str]
     for place in ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/lib/tmpfiles.d"):
         for name in names(host.path(place))[:200]:
@@ -386,8 +391,14 @@ def boot_directories(host):
                 files.setdefault(name, "%s/%s" % (place, name))
     for _, path in sorted(files.items()):
         for folder, owner in foreign_services.tmpfiles(host.file(path) or "").items():
-            if os.path.realpath(folder) in folders:
-                folders.remove(os.path.realpath(folder))        # the first line counts
+            made.setdefault(os.path.realpath(folder), owner)
+            if folders.pop(os.path.realpath(folder), None):     # the first line counts
                 if owner != settings.run_as_user and (owner != "root" or settings.pid_file):
                     yield warning(path, folder, owner, "kopano-%s runs as %s" % (host.name, settings.run_as_user),
                                   "let it belong to that user")
+    for folder, (key, path) in sorted(folders.items()):
+        above = os.path.dirname(folder)
+        if within(above, "/run") and above != "/run" and made.get(above) != "root":
+            yield warning(host.config, key, path, "nobody makes %s after a boot" % shown(folder, 200),
+                          "d %s 0775 %s - in a file of /etc/tmpfiles.d" % (shown(folder, 200),
+                                                                           shown(settings.run_as_user)))

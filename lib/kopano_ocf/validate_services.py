@@ -4,6 +4,7 @@
 Each is judged only where it is installed, and where the CIB or the addresses show that it is Kopano's own.
 """
 import os
+import time
 
 from kopano_ocf import address, foreign_services
 from kopano_ocf.endpoint import ANY
@@ -21,6 +22,7 @@ if MYPY:
 HAPROXY = "/etc/haproxy/haproxy.cfg"
 _MY_CNF = ("/etc/my.cnf", "/etc/mysql/my.cnf")
 _MOST_FILES = 200
+_LOGIN_SECONDS = 2.0        # for one login to the database
 # Where Apache's configuration is, by distribution, the first that there is: (file, ServerRoot, where its status is
 # set up, and how).
 _APACHE = (
@@ -79,6 +81,23 @@ def database_host(host):
                       "use the database's cluster IP")
     for finding in _brought(host, "mysql_host", places, beside_database, cib.databases()[0]):
         yield finding
+
+
+def database_login(host):
+    # type: (Host) -> Iterator[Finding]
+    """Whether the database takes kopano-server's login; nothing when it isn't up, or only a name server knows it."""
+    settings = host.settings()
+    database = settings.database() if settings else None
+    if not database or not _by_socket(database) and not host.resolved(database.host):
+        return
+    from kopano_ocf import talk
+    from kopano_ocf.probe import mysql
+    seen = mysql.ask(database, min(host.call.deadline, time.monotonic() + _LOGIN_SECONDS))
+    # 1049: no such database. kopano-server makes it at its first start.
+    if seen.how == talk.DENIED and "error 1049 " not in seen.words:
+        yield warning(host.config, "mysql_user", database.user or "(empty)",
+                      "kopano-server can't log in: %s" % shown(seen.words, 400),
+                      "correct mysql_user, mysql_password, mysql_host, or the account, as in crm/node/sql/account.sql")
 
 
 def listening_addresses(host):
@@ -284,3 +303,20 @@ def haproxy(host):
             if name not in ours and any(on_link(host, one) for one in places):
                 yield warning(HAPROXY, key, place, "not an address of a node (%s)" % shown(" ".join(known), 200),
                               "correct it")
+        for finding in _looks_at_webapp(backend):
+            yield finding
+
+
+def _looks_at_webapp(backend):
+    # type: (foreign_services.Backend) -> Iterator[Finding]
+    """Whether a check of the nodes' Apaches would see a WebApp that is broken."""
+    if not any(checked and port in ("", "80", "443") for _, _, port, checked in backend.servers):
+        return
+    page, expected = backend.http_check()
+    where, remedy = "backend %s: " % shown(backend.name), "http-check expect rstring name=.username"
+    if not page:
+        yield warning(HAPROXY, where + "option httpchk", "(none)", "the check only connects: users are sent to an "
+                      "Apache that hangs, and to a WebApp that is broken", "use option httpchk GET /webapp/, " + remedy)
+    elif (page == "/" or page.startswith("/webapp")) and "string" not in expected:
+        yield warning(HAPROXY, where + "http-check expect", expected or "(none)",
+                      "a WebApp that is broken answers 200 too", "use " + remedy)

@@ -14,7 +14,7 @@ if MYPY:
     from kopano_ocf.validate import Finding  # noqa: F401
 
 WEBAPP = "/etc/kopano/webapp/config.php"
-MAIN_CF = "/etc/postfix/main.cf"
+MAIN_CF, MASTER_CF = "/etc/postfix/main.cf", "/etc/postfix/master.cf"
 
 
 def _same_place(one, other):
@@ -155,6 +155,12 @@ def postfix(host):
         return
     values = foreign.postfix_settings(text)
     entries = settings.bindspecs()
+    domains = foreign.postfix_value(values, "virtual_mailbox_domains")
+    transport = foreign.postfix_value(values, "virtual_transport")
+    if domains and not values.get("transport_maps") and _goes_elsewhere(host, transport):
+        yield warning(MAIN_CF, "virtual_transport", transport or "(none)",
+                      "mail for virtual_mailbox_domains (%s) does not go to kopano-dagent" % shown(domains),
+                      "use %s" % _lmtp(entries))
     for key in ("virtual_transport", "mailbox_transport"):
         value = foreign.postfix_value(values, key)
         if foreign.bare_ipv6(value):
@@ -175,6 +181,16 @@ def postfix(host):
                 and not host.cib().of_type("postfix"):
             yield warning(MAIN_CF, key, value, "no postfix.service is started at boot, nor is it in the cluster",
                           "systemctl enable postfix.service")
+
+
+def _goes_elsewhere(host, transport):
+    # type: (Host, str) -> bool
+    """Whether a transport is none that speaks LMTP, or hands mail to kopano-dagent, as master.cf says."""
+    name = transport.partition(":")[0].strip() or "virtual"
+    program = foreign.postfix_services(host.text(MASTER_CF) or "").get(name, "")
+    if not program:
+        return name in ("virtual", "local", "error", "discard", "smtp", "relay")
+    return program.split()[0] != "lmtp" and "dagent" not in program
 
 
 def _lmtp(entries):

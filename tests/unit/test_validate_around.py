@@ -11,7 +11,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from kopano_ocf import address, validate_cluster, validate_services
+from kopano_ocf import address, talk, validate_cluster, validate_firewall, validate_services
 from kopano_ocf.validate import ERROR, WARNING
 
 from .tree import ADDRESSES, AGENTS, HANDLERS, ME, NODE, NodeTree, primitive
@@ -157,7 +157,19 @@ def test_shared_storage_needs_no_drbd(node):
      "main.cf: virtual_transport = lmtp:192.168.122.10:2003: kopano-dagent does not listen there"),
     ("dagent", MAIN_CF, "lmtp:192.168.122.100:2003\n#", "lmtp:fd00::100:2003\n#",
      "virtual_transport = lmtp:fd00::100:2003: an IPv6 address without brackets; write it as lmtp:[ADDRESS]:2003"),
+    ("dagent", MAIN_CF, "virtual_transport = lmtp:192.168.122.100:2003\n", "",
+     "main.cf: virtual_transport = (none): mail for virtual_mailbox_domains (example.com) does not go to "
+     "kopano-dagent; use lmtp:192.168.122.100:2003"),
+    ("dagent", MAIN_CF, "lmtp:192.168.122.100:2003\n#", "smtp:[192.168.122.100]\n#",
+     "main.cf: virtual_transport = smtp:[192.168.122.100]: mail for virtual_mailbox_domains"),
     # HAProxy
+    ("webapp-health", HAPROXY, "    option httpchk\n", "    #",
+     "backend apaches: option httpchk = (none): the check only connects: users are sent to an Apache that hangs, and "
+     "to a WebApp that is broken; use option httpchk GET /webapp/"),
+    ("webapp-health", HAPROXY, "http-check expect rstring name=.username", "http-check expect status 200",
+     "backend apaches: http-check expect = status 200: a WebApp that is broken answers 200 too; use http-check expect"),
+    ("webapp-health", HAPROXY, "http-check expect rstring name=.username", "",
+     "backend apaches: http-check expect = (none): a WebApp that is broken"),
     ("webapp-health", HAPROXY, "192.168.122.26:80", "192.168.122.36:80",
      "backend apaches: server alice = 192.168.122.36: not an address of a node"),
 ])
@@ -181,6 +193,26 @@ def test_servers_without_a_check(node):
     node.replace(HAPROXY, "192.168.122.25:80", "192.0.2.1:80")
     node.replace(HAPROXY, "192.168.122.26:80", "192.0.2.2:80")
     assert node.texts("webapp-health") == []        # in front of others
+
+
+@pytest.mark.parametrize("old, new", [
+    ("http-check send meth GET uri /webapp/", "http-check send meth GET uri /alive.php"),    # what that says is its own
+    ("option httpchk", "external-check command /bin/look\n    option external-check"),
+    ("192.168.122.", "192.0.2."), (":80 ", ":143 "),
+])
+def test_checks_that_are_not_webapps(node, old, new):
+    node.replace(HAPROXY, "http-check expect rstring name=.username", "http-check expect status 200")
+    assert len(node.texts("webapp-health")) == 1
+    node.replace(HAPROXY, old, new)
+    assert node.texts("webapp-health") == []
+
+
+def test_a_check_from_the_defaults(node):
+    node.replace(HAPROXY, "    option httpchk\n", "")
+    node.replace(HAPROXY, "    http-check expect rstring name=.username\n", "")
+    node.replace(HAPROXY, "defaults\n",
+                 "defaults\n  option httpchk GET /webapp/\n  http-check expect string username\n")
+    assert node.texts("webapp-health") == []
 
 
 # ---------------------------------------------------------------- corosync.conf as a whole
@@ -231,6 +263,23 @@ def test_nodes_by_name(node):
     assert node.texts("server") == []
     node.replace("/etc/hosts", "192.168.122.25   bob", "127.0.1.1 bob")
     only(node, "server", "/etc/hosts: 127.0.1.1 = bob: ")
+
+
+def test_a_node_that_nobody_finds_by_its_name(node):
+    node.replace("/etc/hosts", "192.168.122.26   alice", "")
+    assert node.texts("server") == []       # a name server may know it
+    os.remove(node.root + "/etc/resolv.conf")
+    only(node, "server", "/etc/hosts: alice = (none): corosync.conf: a node's name, and this host asks no name server: "
+         "crm, pcs and ssh don't find it; add the line: 192.168.122.26 alice")
+    for line, found in (("hosts: files mymachines dns", 0), ("hosts: files dns", 1), ("hosts:files", 1),
+                        ("#hosts: db", 1), ("hosts: files [NOTFOUND=return] resolve [!UNAVAIL=return] dns", 0)):
+        node.write("/etc/nsswitch.conf", "passwd: files sss\n%s\n" % line)
+        assert len(node.texts("server")) == found, line
+    node.write("/etc/resolv.conf", "nameserver 192.168.122.1\n")
+    node.write("/etc/nsswitch.conf", "hosts: files myhostname\n")
+    assert len(node.texts("server")) == 1
+    node.replace("/etc/hosts", "192.168.122.25   bob", "")
+    assert len(node.texts("server")) == 1               # this host's own name is another matter
 
 
 # ---------------------------------------------------------------- boot
@@ -290,9 +339,34 @@ def test_what_resources_need_until_they_are_stopped(node):
     node.enable("multipathd")
     assert node.texts("server") == []
     os.remove(node.root + path)
-    found = node.texts("server")
-    assert len(found) == 2 and "resource-agents-deps.target.d: After = (without multipathd.service): " in found[0]
+    for name in ("kopano.conf.rpmsave", "none.conf"):
+        node.write(os.path.dirname(path) + "/" + name, "[Unit]\nAfter=postfix.service\n" * name.endswith("save"))
+    only(node, "server", "resource-agents-deps.target.d: After = (without multipathd.service sssd.service "
+         "postfix.service): ", "add a file *.conf with [Unit] and After=multipathd.service sssd.service postfix.")
+    node.write(path, "[Unit]\nAfter=nss-user-lookup.target postfix.service\nAfter = multipathd.service\n")
+    assert node.texts("server") == []
     node.write(path, "[Unit]\nAfter=nss-user-lookup.target\nAfter = multipathd.service\n")
+    only(node, "server", "(without postfix.service): ")
+    node.write("/usr/lib/systemd/system/resource-agents-deps.target.d/site.conf", "[Unit]\nAfter=postfix.service\n")
+    assert node.texts("server") == []
+
+
+@pytest.mark.parametrize("unit, kind", [("lvm2-monitor", "ocf:heartbeat:LVM-activate"),
+                                        ("libvirtd", "ocf:heartbeat:VirtualDomain")])
+def test_what_only_some_resources_need(node, unit, kind):
+    node.enable(unit)
+    node.replace("/etc/systemd/system/resource-agents-deps.target.d/kopano.conf", unit + ".service", "")
+    node.cib()
+    assert node.texts("server") == []
+    node.cib(more=primitive("more", kind, {}))
+    only(node, "server", "(without %s.service): " % unit)
+
+
+def test_the_cluster_runs_postfix_itself(node):
+    os.remove(node.root + "/etc/systemd/system/resource-agents-deps.target.d/kopano.conf")
+    node.cib()
+    only(node, "server", "(without postfix.service): ")
+    node.cib(more=primitive("smtp", "ocf:heartbeat:postfix", {}))
     assert node.texts("server") == []
 
 
@@ -300,6 +374,51 @@ def test_a_directory_for_another_user(node):
     path = "/etc/tmpfiles.d/kopano-cluster.conf"
     node.replace(path, "d /run/kopano   0775 %s" % ME, "d /run/kopano   0775 zarafa")
     only(node, "server", "%s: /run/kopano = zarafa: kopano-server runs as %s; let it belong to that user" % (path, ME))
+
+
+def test_a_directory_that_nobody_makes_after_a_boot(node):
+    path = "/etc/tmpfiles.d/kopano-cluster.conf"
+    os.remove(node.root + path)
+    assert node.texts("monitor") == []      # /run/kopano: the agent makes it
+    node.add("monitor", "pid_file = /var/run/kopano/pids/monitor.pid\n")
+    os.makedirs(node.root + "/var/run/kopano/pids")         # now it is there
+    only(node, "monitor", "monitor.cfg: pid_file = /var/run/kopano/pids/monitor.pid: nobody makes /run/kopano/pids "
+         "after a boot; d /run/kopano/pids 0775 %s - in a file of /etc/tmpfiles.d" % ME)
+    node.write(path, "d /var/run/kopano/pids 0775 %s -\n" % ME)
+    assert node.texts("monitor") == []
+
+
+# ---------------------------------------------------------------- the database's login
+
+REFUSED = "database 'kopano' at 192.168.122.101:3306, user 'kopano': refuses: error %s"
+
+
+def test_a_login_that_the_database_refuses(node):
+    node.database = talk.Seen(talk.DENIED, REFUSED % "1045 'Access denied for user 'kopano'@'bob'")
+    only(node, "server", "/etc/kopano/server.cfg: mysql_user = kopano: kopano-server can't log in: database 'kopano' "
+         "at 192.168.122.101:3306, user 'kopano': refuses: error 1045 'Access denied",
+         "mysql_password, mysql_host, or the account, as in crm/node/sql/account.sql")
+    [(database, seconds)] = node.asked
+    assert (database.host, database.port, database.user, database.password) == (
+        "192.168.122.101", 3306, "kopano", "secret") and 0 < seconds <= 2
+    for name in sorted(set(AGENTS) - set(["server"])):
+        assert node.texts(name) == []
+    assert len(node.asked) == 1
+
+
+@pytest.mark.parametrize("how, words", [
+    (talk.FINE, "answers (10.11)"), (talk.REFUSED, "connection refused"), (talk.SILENT, "no answer"),
+    (talk.UNREACHABLE, "no route to host"), (talk.UNAVAILABLE, REFUSED % "1040 'Too many connections'"),
+    (talk.DENIED, REFUSED % "1049 'Unknown database 'kopano''"),        # the server makes it at its first start
+])
+def test_a_database_that_refuses_nobody(node, how, words):
+    node.database = talk.Seen(how, words)
+    assert node.texts("server") == [] and len(node.asked) == 1
+
+
+def test_a_database_that_only_a_name_server_knows_is_not_asked(node):
+    node.replace(SERVER_CFG, "mysql_host = 192.168.122.101", "mysql_host = db")
+    assert (node.texts("server"), node.asked) == ([], [])
 
 
 # ---------------------------------------------------------------- DRBD as a whole
@@ -549,6 +668,27 @@ def test_ipv6(node, monkeypatch):
     assert len(node.texts("server")) == 3       # and WebApp's
 
 
+@pytest.mark.parametrize("transport, master, good", [
+    ("kopano:", "kopano unix - - n - 8 lmtp\n  -o x=y\n", True),
+    ("kopano:", "kopano unix - n n - 8 pipe\n  flags=R user=vmail\n  argv=/usr/sbin/kopano-dagent ${user}\n", True),
+    ("kopano:", "kopano unix - n n - - pipe argv=/usr/bin/maildrop\n", False), ("kopano:", "", True),
+    ("kopano:", "#kopano unix - n n - - pipe\n", True),         # unknown
+    ("virtual", "virtual unix - n n - - virtual\n", False), ("virtual:", "", False), ("error:closed", "", False),
+])
+def test_transports_of_other_names(node, transport, master, good):
+    node.write("/etc/postfix/master.cf", "smtp inet n - y - - smtpd\n" + master)
+    node.replace(MAIN_CF, "lmtp:192.168.122.100:2003\n#", transport + "\n#")
+    if good:
+        assert node.texts("dagent") == []
+    else:
+        only(node, "dagent", "main.cf: virtual_transport = %s: mail for virtual_mailbox_domains (example." % transport)
+    node.replace(MAIN_CF, "virtual_mailbox_domains =", "transport_maps = hash:/etc/postfix/transport\n"
+                 "virtual_mailbox_domains =")
+    assert node.texts("dagent") == []       # what is in there is not known
+    node.replace(MAIN_CF, "transport_maps = hash:/etc/postfix/transport\nvirtual_mailbox_domains =", "relay_domains =")
+    assert node.texts("dagent") == []
+
+
 STATUS = "/etc/apache2/mods-enabled/status.conf"
 
 
@@ -599,7 +739,8 @@ def test_nothing_of_it_is_installed(node):
 
 FILES = (COROSYNC, "/etc/hosts", "/etc/fstab", "/etc/drbd.conf", KOPANO_RES, "/etc/mysql/my.cnf", MY_CNF, MAIN_CF,
          "/etc/apache2/apache2.conf", STATUS, HAPROXY, "/etc/tmpfiles.d/kopano-cluster.conf",
-         "/var/lib/pacemaker/cib/cib.xml", "/proc/sys/kernel/hostname", "/sys/module/drbd/version")
+         "/var/lib/pacemaker/cib/cib.xml", "/proc/sys/kernel/hostname", "/sys/module/drbd/version",
+         "/etc/nftables.conf", "/etc/nsswitch.conf", "/etc/postfix/master.cf")
 
 
 def without_daemons(node):
@@ -661,7 +802,7 @@ def test_time_grows_with_the_text_and_not_faster(node):
 def test_no_check_is_left_out():
     from kopano_ocf import validate_host
     listed = set(check.__name__ for check, _ in validate_host.CHECKS)
-    for module in (validate_cluster, validate_services):
+    for module in (validate_cluster, validate_firewall, validate_services):
         own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
                and getattr(value, "__module__", "") == module.__name__]
         assert set(own) <= listed, module.__name__

@@ -3,8 +3,9 @@
 import os
 import pwd
 import time
+from unittest import mock
 
-from kopano_ocf import action, declare, kopano_cfg, validate
+from kopano_ocf import action, declare, kopano_cfg, talk, validate
 from kopano_ocf.validate import ERROR
 
 AGENTS = {
@@ -68,6 +69,8 @@ class Tree:
 
     def __init__(self, root):
         self.root = str(root)
+        # what the database answers, and who has asked it: a directory has no network
+        self.database, self.asked = talk.Seen(talk.UNREACHABLE, "no route to host"), []
         os.makedirs(self.root, exist_ok=True)
         os.chmod(self.root, 0o755)
         for name, text in GOOD.items():
@@ -104,7 +107,8 @@ class Tree:
 
     def findings(self, name, level=10, seconds=20, **parameters):
         call = called(name, seconds, **parameters)
-        found = validate.validate(AGENTS[name], call, level, self.root)
+        with mock.patch("kopano_ocf.probe.mysql.ask", self._ask):
+            found = validate.validate(AGENTS[name], call, level, self.root)
         for finding in found:
             assert "\n" not in finding.text and len(finding.text) < 900 and "geheim" not in finding.text
             assert (finding.code in (5, 6)) == (finding.severity == ERROR)
@@ -112,6 +116,10 @@ class Tree:
             finding.text.encode("utf-8")
         # without root the files of this test can't belong to root
         return [f for f in found if os.geteuid() == 0 or "it belongs to user" not in f.text]
+
+    def _ask(self, database, deadline):
+        self.asked.append((database, deadline - time.monotonic()))
+        return self.database
 
     def texts(self, name, **parameters):
         return ["%s: %s" % (f.severity, f.text) for f in self.findings(name, **parameters)]
@@ -216,10 +224,11 @@ class NodeTree(Tree):
                    "IncludeOptional mods-enabled/*.conf\nInclude ports.conf\n")
         self.write("/etc/apache2/mods-enabled/status.conf", "<IfModule mod_status.c>\n\t<Location /server-status>\n"
                    "\t\tSetHandler server-status\n\t\tRequire local\n\t</Location>\n</IfModule>\n")
-        for unit in ("mariadb", "drbd", "apache2", "corosync", "pacemaker", "postfix"):
+        for unit in ("mariadb", "drbd", "apache2", "corosync", "pacemaker", "postfix", "nftables"):
             self.write("/usr/lib/systemd/system/%s.service" % unit, "[Unit]\n")
-        for unit in ("corosync", "pacemaker", "postfix"):
+        for unit in ("corosync", "pacemaker", "postfix", "nftables"):
             self.enable(unit)
+        self.write("/etc/resolv.conf", "nameserver 192.168.122.1\n")
 
     def enable(self, unit):
         """Start it at boot."""
