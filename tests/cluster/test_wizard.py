@@ -307,6 +307,8 @@ WRONG = [
     ("one fence device", {"fence_ip2": None}, r"fence_ip1, fence_ip2: give both or none: each node has its own"),
     ("the same fence device twice", {"fence_ip2": "10.0.0.125"},
      r"fence_ip2=10\.0\.0\.125: is the same as fence_ip1: .*"),
+    ("fence_ipmilan without ipmitool", {"fence_options": "ipmitool_path=/usr/bin/nix"},
+     r"fence_agent=fence_ipmilan: /usr/bin/nix is not a program: install ipmitool, which it calls"),
     ("no password", {"fence_password_script": "/etc/pacemaker/nix"},
      r"fence_password_script=/etc/pacemaker/nix: is not a program: .*"),
     ("RHEL's MariaDB", {"mysql_binary": "/usr/libexec/mariadbd"},

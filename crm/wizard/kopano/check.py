@@ -367,6 +367,11 @@ def fencing(values):
         wanted = parameter.get("required") == "1" and parameter.get("deprecated") != "1" or key == "ip"
         if wanted and key not in words:
             yield f"{given.get(key, 'fence_options')} is missing: {agent} needs {key}"
+    if agent == "fence_ipmilan":
+        options = dict(pair.partition("=")[::2] for pair in values.get("fence_options", "").split())
+        ipmitool = options.get("ipmitool_path", "/usr/bin/ipmitool")
+        if not os.access(ipmitool, os.X_OK):
+            yield f"fence_agent={agent}: {ipmitool} is not a program: install ipmitool, which it calls"
     script = values.get("fence_password_script")
     if script and not (os.path.isfile(script) and os.access(script, os.X_OK)):
         yield f"fence_password_script={script}: is not a program: a script that prints the password, chmod 700"
