@@ -111,8 +111,10 @@ def _listeners(host, who, given=False):
     settings = host.settings()
     found = {}      # type: Dict[str, List[Tuple[str, str, int, str]]]
     for key, text, endpoint in settings.bindspecs() if settings else ():
+        port_key = "%s%s_port" % (endpoint.protocol.replace("caldav", "ical"), "s" if endpoint.tls else "")
+        own = port_key if key == "server_bind" else key         # before 8.7 one address was for all ports
         if not endpoint.path and endpoint.device != "lo" and not is_loopback(endpoint.host) \
-                and settings and (settings.given(key) or not given):
+                and settings and (settings.given(own) or not given):
             found.setdefault(endpoint.protocol, []).append((key, text, endpoint.port, endpoint.host))
     for _, entries in sorted(found.items()):
         key, text, _, place = entries[0]

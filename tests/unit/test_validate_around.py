@@ -379,13 +379,14 @@ def test_a_directory_for_another_user(node):
 def test_a_directory_that_nobody_makes_after_a_boot(node):
     path = "/etc/tmpfiles.d/kopano-cluster.conf"
     os.remove(node.root + path)
-    assert node.texts("monitor") == []      # /run/kopano: the agent makes it
+    assert node.texts("server") == []       # /run/kopano: the agent makes it
     node.add("monitor", "pid_file = /var/run/kopano/pids/monitor.pid\n")
     os.makedirs(node.root + "/var/run/kopano/pids")         # now it is there
     only(node, "monitor", "monitor.cfg: pid_file = /var/run/kopano/pids/monitor.pid: nobody makes /run/kopano/pids "
          "after a boot; d /run/kopano/pids 0775 %s - in a file of /etc/tmpfiles.d" % ME)
-    node.write(path, "d /var/run/kopano/pids 0775 %s -\n" % ME)
-    assert node.texts("monitor") == []
+    for folder, owner in (("/var/run/kopano/pids", ME), ("/run/kopano", "root")):     # below root's it makes one too
+        node.write(path, "d %s 0775 %s -\n" % (folder, owner))
+        assert node.texts("monitor") == []
 
 
 # ---------------------------------------------------------------- the database's login

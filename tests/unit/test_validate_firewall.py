@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from .tree import AGENTS, NodeTree
+from .tree import AGENTS, ME, NodeTree, TOO_OLD
 
 NFT, ZONES = "/etc/nftables.conf", "/etc/firewalld/zones"
 NODES_XML, CLIENTS_XML = ("/etc/firewalld/services/kopano-%s.xml" % name for name in ("nodes", "clients"))
@@ -95,6 +95,18 @@ def test_with_tls_or_without_is_enough(node):
     node.add("gateway", "imaps_listen = 192.168.122.100:993\n")
     node.replace(NFT, "{ 143, 993,", "{ 993,")
     assert [text for text in node.texts("gateway") if "nftables" in text] == []
+
+
+def test_what_nobody_has_set_needs_no_port(node):
+    """Kopano 8.6 serves POP3 unasked."""
+    node.write("/usr/sbin/kopano-gateway", TOO_OLD, 0o755)
+    node.write("/etc/kopano/gateway.cfg", "server_bind = 192.168.122.100\nimap_port = 143\n"
+               "server_socket = http://192.168.122.100:236/\nrun_as_user = %s\n" % ME)
+    node.replace(NFT, " 110,", "")
+    assert node.texts("gateway") == []
+    node.add("gateway", "pop3_port = 110\n")
+    [found] = node.texts("gateway")
+    assert "nothing lets tcp 110 in" in found
 
 
 def test_who_is_asked_on_this_host_alone_needs_no_port(node):
