@@ -19,7 +19,8 @@ BEGIN, END = "<!-- matrix: written by tests/faults/matrix.py -->\n", "<!-- end o
 OUR_NAMES = [way.name for way in OURS]
 OTHERS = [way for way in WAYS if way not in OURS]
 EARLIEST, SHARE = 1.0, 0.2          # a verdict that was waited for: seconds before the timeout, and part of it
-HALF = 0.55                         # the part where others of its endpoints answer, at depth 20
+HALF = 0.6                          # the part where others of its endpoints answer, at depth 20
+NOTICED = 0.05                      # seconds: who was served sooner after the mending was never away
 SLACK = 0.1                         # seconds that a process may take to come and go beside nine others
 FIVE = ("ocf:kopano", "lsb:", "ocf:heartbeat:anything", "systemd, Type=simple", "port check")
 
@@ -42,7 +43,8 @@ Written by `make matrix`, which breaks a running Kopano and lets it be looked af
 monitors, depth 10 and 20, of which the better one counts. "Restart in vain": of something that a restart doesn't
 cure, or that is well. A stop that fails leaves the resource blocked, or with fencing costs the node; that of
 `ocf:kopano` is the one during a schema upgrade, which it does not end, on purpose. "Told": it could be told from
-outside; where none is told, the catalogue says why. Two rows of each kind that differ in the daemon alone often
+outside; where none is told, the catalogue says why. "Seconds until told": until the verdict that decides, of a silent
+server the second one; the median is over what each of them saw, which is not the same for all. Two rows of each kind that differ in the daemon alone often
 share one cause: six of the stops that fail with `lsb:` are a frozen daemon.
 
 %(hangs)s
@@ -163,9 +165,12 @@ def told(outcome):
 
 def well_after(outcome):
     """How long after it was mended clients were served again by itself, where that is what cures it."""
-    if outcome["after"] is None or cure(outcome) != NO_RESTART:
-        return ""
-    return " well +%s" % seconds(outcome["after"])
+    return " well +%s" % seconds(outcome["after"]) if was_away(outcome) and cure(outcome) == NO_RESTART else ""
+
+
+def was_away(outcome):
+    """Whether clients had to wait for it to be mended, and were served then."""
+    return outcome["after"] is not None and outcome["after"] > NOTICED
 
 
 def seconds(value):
@@ -304,8 +309,8 @@ class Report:
         add("a restart doesn't, or costs more than it mends: told", lambda ones, port: part(
             [one for one in ones if self._tellable(one)], (NO_RESTART,), lambda one: one["seen"] is not None))
         add("… seconds until told, median", lambda ones, port: self._median(ones, "told", NO_RESTART))
-        add("… seconds until served again once it was mended, median", lambda ones, port: self._median(
-            [one for one in ones if self._tellable(one)], "after", NO_RESTART))
+        add("… seconds until served again once it was mended, if away, median", lambda ones, port: self._median(
+            [one for one in ones if self._tellable(one) and was_away(one)], "after", NO_RESTART))
         add("not to be told from outside at once: told", lambda ones, port: part(
             [one for one in ones if not self._tellable(one)], (NO_RESTART,),
             lambda one: one["seen"] is not None))
@@ -371,7 +376,7 @@ class Report:
 
     def summary(self):
         """What README.md says, too."""
-        return "%d faults, %d with the daemons that they hit:\n\n%s" % (
+        return "%d faults, %d rows, one for each daemon that a fault hits:\n\n%s" % (
             len({fault for fault, _ in self.rows}), len(self.rows), self.totals())
 
     def text(self):

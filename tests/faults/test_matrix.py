@@ -178,6 +178,6 @@ def test_the_page_and_the_readme_tell_of_this_catalogue_and_nothing_is_wrong():
         assert "### %s\n" % one.name in page
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         summary = between(file.read())[1]
-    assert "%d faults, %d with" % (len(CATALOGUE), len(CASES)) in summary and summary in page
+    assert "%d faults, %d rows," % (len(CATALOGUE), len(CASES)) in summary and summary in page
     for name in nodes.drills():
         assert "| [%s](drills.md#%s) |" % (name, name) in page
