@@ -38,13 +38,14 @@ Written by `make matrix`, which breaks a running Kopano and lets it be looked af
 
 ## Totals
 
-%(summary)s "Seen" is a verdict of failure, of `ocf:kopano` also 190 (degraded); `ocf:kopano` is one resource with
-both monitors, depth 10 and 20, of which the better one counts. "Restart in vain": of something that a restart doesn't
-cure, or that is well. A stop that fails leaves the resource blocked, or with fencing costs the node; that of
-`ocf:kopano` is the one during a schema upgrade, which it does not end, on purpose. "Told": it could be told from
-outside; where none is told, the catalogue says why. "Seconds until told": until the verdict that decides, of a silent
-server the second one; the median is over what each of them saw, which is not the same for all. Two rows of each kind
-that differ in the daemon alone often share one cause: six of the stops that fail with `lsb:` are a frozen daemon.
+%(summary)s
+"Seen" is a verdict of failure, of `ocf:kopano` also 190 (degraded); `ocf:kopano` is one resource with both monitors,
+depth 10 and 20, of which the better one counts. "Restart in vain": of something that a restart doesn't cure, or that
+is well. A stop that fails leaves the resource blocked, or with fencing costs the node; that of `ocf:kopano` is the
+one during a schema upgrade, which it does not end, on purpose. "Told": it could be told from outside; where none is
+told, the catalogue says why. "Seconds until told": until the verdict that decides, of a silent server the second one;
+the median is over what each of them saw, which is not the same for all. Two rows of each kind that differ in the
+daemon alone often share one cause: six of the stops that fail with `lsb:` are a frozen daemon.
 
 %(hangs)s
 
