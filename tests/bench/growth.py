@@ -18,10 +18,10 @@ def processes(sheet, host, rounds):
     rounds = max(7, rounds // 3)
     curves, sleepers = {}, []
     sheet.section("With the number of processes on the node", "Sleeping processes were added. The agents remember "
-                  "pid and start time of their daemon and look for it only when that is lost. At depth 20 spooler's "
-                  "and monitor's also look for a second instance, among all processes, every 5 minutes: what that costs "
-                  "is as with the pid unknown, and not in these medians. An init script's `pidof` looks through all "
-                  "of them each time.")
+                  "pid and start time of their daemon and look for it only when that is lost. At depth 20 those of "
+                  "spooler and monitor also look for a second instance, among all processes, every 5 minutes: that "
+                  "costs as much as a pid that is unknown, and is not in these medians. An init script's `pidof` "
+                  "looks through all of them each time.")
     with made.serving(host()) as world:
         try:
             for count in PROCESSES:
