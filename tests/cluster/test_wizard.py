@@ -382,7 +382,7 @@ def refusals(site):
     orders = [" ".join(["script run kopano", *words(**{"deployment": "shared-storage", "values": MANUAL, **changes})])
               for _, changes, _ in WRONG]
     before = configuration(node)
-    said = node.run(CRM, input="\n".join(orders) + "\n", check=False, timeout=170).stdout
+    said = node.run(CRM, input="\n".join(orders) + "\n", check=False, timeout=250).stdout
     assert configuration(node) == before, said
     assert node.out("ls /tmp") == ""
     said = plain(said)
@@ -392,6 +392,7 @@ def refusals(site):
     return {case: text.strip() for (case, _, _), text in zip(WRONG, said)}
 
 
+@pytest.mark.timeout(300)           # all of them are tried before the first one
 @pytest.mark.parametrize("case, line", [(case, line) for case, _, line in WRONG], ids=[case for case, _, _ in WRONG])
 def test_refuses(refusals, case, line):
     assert re.fullmatch(line, refusals[case])
@@ -488,6 +489,7 @@ def test_an_arbiter_is_asked_for_its_fence_agent_only(tmp_path):
 
 # ---- one machine ----------------------------------------------------------------------------------------
 
+@pytest.mark.timeout(300)
 def test_the_machine_that_it_builds_runs(agents, tmp_path):
     with Site(names=("bob",)) as site:
         site.lab.wait_online()
@@ -502,7 +504,6 @@ def test_the_machine_that_it_builds_runs(agents, tmp_path):
         def wizard(*given, **options):
             return plain(node.run([*CRM, "script", "run", "kopano", "deployment=virtual-machine", *given],
                                   check=False, **options).stdout)
-        assert "node1=alice: the cluster has no such node, but bob\n" in wizard("node1=alice")
         assert "Error (1): mysql_datadir=/srv/nix: is not there: mkdir /srv/nix\n" in \
             wizard("node1=bob", "mysql_datadir=/srv/nix")
         assert configuration(node) == before
@@ -514,4 +515,4 @@ def test_the_machine_that_it_builds_runs(agents, tmp_path):
         built, loaded = node.out("cibadmin --query"), from_files("virtual-machine", tmp_path, values=ALONE)
         assert normal(built) == normal(loaded)
         assert properties(built) == properties(loaded)
-        assert "the cluster already has mysql, mysqld, kopano, " in wizard("node1=bob")
+        assert re.search("the cluster already has .*kopano-server, .*: the wizard builds", wizard("node1=bob"))
