@@ -104,7 +104,8 @@ def disk_for_three(file):
     account = f"{file}.sql"
     with open(kopano_site.DATABASE_ACCOUNT) as source, open(account, "w") as target:
         text = source.read()
-        target.write(text + "".join(line + "\n" for line in text.replace(".26'", ".27'").splitlines() if ".27'" in line))
+        hers = [line for line in text.replace(".26'", ".27'").splitlines() if ".27'" in line]
+        target.write("\n".join([text, *hers, ""]))
     kopano_site.mysql_disk(file, account)
 
 
