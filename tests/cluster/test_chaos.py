@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Chaos with mail (chaos/): the plan is the seed's, a short run goes well, and what must never be is seen."""
 import os
+import re
 import signal
 import subprocess
 import sys
+from email.generator import BytesGenerator
+from io import BytesIO
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
+from chaos.figures import overlapping
 from chaos.ground import Ground
 from chaos.kinds import KINDS, Kind, kinds, nothing
+from chaos.mail import Mail, Outgoing, message, opened
 from chaos.plan import Planned, plan
 from chaos.run import run
 from kopano_site import DEPLOYMENTS, ROOT, keep_logs
 from node import processes
 
-SEED, SECONDS = 7, 65           # of the short run
+SEED, SECONDS = 12, 65          # of the short run: the active node loses its power while kopano-server hangs
 COMMAND = f"{ROOT}/tests/cluster/chaos/run.py"
 
 
@@ -53,6 +59,56 @@ def test_faults_overlap_but_those_that_must_not():
     assert overlapping > 1000
 
 
+def test_the_short_run_takes_a_node_away():
+    assert {"cut-power", "freeze-node"} & {planned.kind for planned in plan(SEED, SECONDS, KINDS)}
+
+
+# ---- the judgement -----------------------------------------------------------------------------------------
+
+def judged(mails, acknowledged, tried):
+    """What Mail says of a mailbox with these mails (bytes)."""
+    mail = Mail(SimpleNamespace(lab=SimpleNamespace(outside=lambda function: function())), "x")
+    mail._fetch = lambda: mails
+    mail.acknowledged, mail.tried = acknowledged, tried
+    return mail.lost_or_doubled(), list(mail.figures())
+
+
+def mails(*subjects):
+    return [message(subject, "a@example.org", "b@example.org").as_bytes() for subject in subjects]
+
+
+def test_mails_are_counted_and_compared():
+    assert judged(mails("x 1", "x 2", "x 3"), ["x 1", "x 2"], ["x 1", "x 2", "x 3"])[0] == []
+    wrong, told = judged(mails("x 1", "x 1"), ["x 1", "x 2"], ["x 1", "x 2"])
+    assert wrong == ["'x 1' was acknowledged and is there 2 times", "'x 2' was acknowledged and is there 0 times"]
+    assert told[1].strip() == "at the end 1 of these lost, 1 doubled, 0 changed"
+    cut = mails("x 1")[0][:-20]
+    assert judged([cut], ["x 1"], ["x 1"])[0] == ["'x 1' is there with another text"]
+
+
+def test_text_survives_what_mail_programs_stumble_over():
+    for number in range(50):
+        data, = mails(f"x {number}")
+        sent = BytesIO()            # as smtplib does
+        BytesGenerator(sent).flatten(message(f"x {number}", "a@example.org", "b@example.org"), linesep="\r\n")
+        assert opened(data) == opened(sent.getvalue()) == (f"x {number}", True)
+
+
+def test_mail_that_leaves_twice_at_a_time_is_the_work_of_two_spoolers():
+    outgoing = Outgoing(SimpleNamespace(lab=SimpleNamespace(outside=None)), "x")
+    outgoing.acknowledged = ["x out 1", "x out 2", "x out 3"]
+    outgoing.left.update({"x out 1": [10.0, 15.0], "x out 2": [20.0, 20.1]})
+    assert not outgoing.all_left()
+    assert outgoing.wrong() == ["'x out 3' was taken by kopano-server and has never left",
+                                "'x out 2' has left twice within 0.10 s"]
+
+
+def test_overlaps():
+    assert overlapping([(0, 10), (5, 5), (7, 20), (10, 11), (30, 31)]) == (3, 2)
+    assert overlapping([(0, 10), (1, 10), (2, 10)]) == (2, 3)
+    assert overlapping([]) == (0, 0)
+
+
 # ---- on a cluster ------------------------------------------------------------------------------------------
 
 pytestmark = pytest.mark.xdist_group("chaos")
@@ -72,7 +128,11 @@ def ground():
 @pytest.mark.host
 @pytest.mark.timeout(480)
 def test_a_short_run_goes_well(ground):
-    assert run(ground, plan(SEED, SECONDS, KINDS), "chaos-test", KINDS) == []
+    assert run(ground, plan(SEED, SECONDS, KINDS), "chaos-test", KINDS, f"{SECONDS} seconds, seed {SEED},") == []
+    with open(f"{ROOT}/build/chaos-test.txt") as log:
+        told = log.read()
+    assert "(active) loses its power" in told
+    assert not re.search("mails sent: 0 |: 0 acknowledged", told)
 
 
 def start_twice(act):

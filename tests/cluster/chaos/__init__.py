@@ -6,6 +6,7 @@
     services.py machines.py     how it is broken and mended      targets.py   what it hits
     conduct.py   a run: breaks and mends by the plan, tells it, judges
     ground.py    the site it happens on
+    mail.py      what is sent and delivered meanwhile, and what has to become of it
     decoys.py    innocent processes, and the guard over them and over fencing      decoy.c  one of them
     figures.py   what it did to the services, in figures
 """

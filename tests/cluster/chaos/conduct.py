@@ -12,8 +12,8 @@ from chaos.decoys import Guard
 from chaos.figures import Figures
 from chaos.kinds import NODE
 from chaos.machines import plug, until_done, wake
+from chaos.mail import Mail
 from chaos.targets import Skip
-from drills.traffic import Traffic
 from kopano_site import Watch
 from namespaces import LabError, wait_for
 from story import Story
@@ -23,6 +23,8 @@ RETRIES = 16                # looks, two a second, for what a fault is to hit
 # Seconds until everything runs again: dagent's failures are remembered for 120 s, a stop before that may take 60,
 # a hung thing is seen after 30.
 BY_ITSELF = 240.0
+# The same until outgoing mail has left: Linux gives a connection up after 127 s, the spooler looks once a minute.
+LEAVES = 200.0
 TROUBLE = (LabError, OSError, subprocess.TimeoutExpired, TimeoutError, ValueError, IndexError)
 # its own comment in crm/common/030-mysql.crm tells why: the agent looks too early
 MAY_FAIL_TO_STOP = ("mysqld",)
@@ -41,6 +43,7 @@ class Run(Story):
         self.watch = self.guard = self.traffic = None
         self.events = []                    # of Pacemaker
         self.done, self.skipped = Counter(), Counter()
+        self.spans = []                     # (begin, end (time.monotonic())) of each fault that was done
         self.troubles = []                  # what could not be mended, or a thread that died
         self.unstoppable = []               # [node, from, to (time.time())] without storage: its stops may fail
         self.began = self.ended = 0.0       # time.monotonic()
@@ -96,7 +99,7 @@ class Run(Story):
         self.fenced_before = Counter(self.lab.bmc.fenced())
         try:
             with Watch(self.site) as self.watch, Guard(self.site) as self.guard:
-                with Traffic(self.site, self.name) as self.traffic:
+                with Mail(self.site, self.name) as self.traffic:
                     self.follow(lambda: self.traffic.all_good(0) and self.guard.looks, 60, "clients are served")
                     self.began = time.monotonic()
                     self.step(f"Chaos: {len(self.planned_faults)} faults")
@@ -106,6 +109,7 @@ class Run(Story):
                     violations = self._wait_until_well()
                     self.ended = time.monotonic()
                     violations += self._dead_observers()
+                    self._wait_until_sent()
                 violations += self._judge()
         finally:
             self._over.set()
@@ -175,6 +179,7 @@ class Run(Story):
             except TROUBLE as error:        # a node went away under it
                 return self._skip(planned, f"{type(error).__name__}: {error}")
         self.done[planned.kind] += 1
+        begin = time.monotonic()
         self._over.wait(planned.lasts)
         try:
             for _ in steps:
@@ -183,6 +188,7 @@ class Run(Story):
             self.say(f"{planned.kind} {' '.join(planned.words)} could not be mended: {error}", "bad")
             self.note(traceback.format_exc())
             self.troubles.append(f"{planned.kind} {' '.join(planned.words)} could not be mended: {error}")
+        self.spans.append((begin, time.monotonic()))
 
     def _skip(self, planned, why):
         self.skipped[planned.kind] += 1
@@ -234,6 +240,14 @@ class Run(Story):
             return [f"not well by itself: {error}", *self._given_up(), self._administrator(well)]
         self.say(f"everything runs again, {time.monotonic() - begin:.1f} s after the last mending", "good")
         return []
+
+    def _wait_until_sent(self):
+        """Wait until what kopano-server has taken has left; _judge() has the last word."""
+        self.traffic.outgoing.enough()
+        try:
+            self.follow(self.traffic.outgoing.all_left, LEAVES, "all outgoing mail has left")
+        except TimeoutError as error:
+            self.say(str(error).partition("\n")[0], "bad")
 
     def _can_fence(self):
         status = self.lab.status()
@@ -287,11 +301,11 @@ class Run(Story):
         return any(node == event.node and begin < event.at < end for node, begin, end in self.unstoppable)
 
 
-def report(figures, violations, log):
-    """The end of a run, told and logged: figures, and what must never be and was."""
+def report(title, figures, violations, log):
+    """The end of a run, told and logged: figures, and what must never be and was. It can be quoted as it is."""
     if figures:
-        log.write("\n".join(figures.outages()) + "\n")
-    lines = [*(figures.lines() if figures else ()),
+        log.write("\n".join(figures.outages()) + "\n\n")
+    lines = [title, *(figures.lines() if figures else ()),
              *([f"VIOLATION: {words}" for words in violations] or ["No violation."])]
     log.write("\n".join(lines) + "\n")
     print("\n" + "\n".join(lines), flush=True)

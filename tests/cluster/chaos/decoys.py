@@ -3,6 +3,8 @@
 
 On each node: programs of other makers with a daemon's name and command line, whose pids stand in the daemons' pid
 files; and a real kopano-dagent with a configuration of its own, as a second instance that somebody runs by hand.
+These are all that is watched: a signal for any other process of a node (sshd, Apache) would be seen only if a service
+suffered from it.
 """
 import os
 import signal
@@ -92,6 +94,7 @@ class Guard(threading.Thread):
         self.site, self.lab = site, site.lab
         self.violations = []
         self.looks = 0
+        self.kept = 0           # decoys, all boots and nodes together
         self.frozen = set()     # names of nodes whose processes are stopped by the run itself
         self._decoys = {}       # node -> (its PID 1, [Process])
         self._lost = {}         # node that went away -> (its mounts then, how often it had been fenced)
@@ -146,6 +149,7 @@ class Guard(threading.Thread):
         def there():
             return [process for process in processes([node], *WORDS) if inner_pid(process.pid) == pid]
         self._decoys[node.name][1].extend(wait_for(there, 5, f"decoy {pid} on {node.name}", every=0.01))
+        self.kept += 1
 
     def _look(self, node):
         boot, decoys = self._decoys.get(node.name, (None, []))

@@ -27,14 +27,28 @@ def stretches(looks, until):
     return found
 
 
+def overlapping(spans):
+    """How many of these began before another one, begun earlier, had ended; how many there were at a time at most."""
+    found = most = 0
+    running = []                # ends
+    for begin, end in sorted(spans):
+        running = [other for other in running if other > begin]
+        found += bool(running)
+        running.append(end)
+        most = max(most, len(running))
+    return found, most
+
+
 class Figures:
-    """Figures of a run: `of(run)` when it is over."""
+    """Figures of a run that is over."""
 
     def __init__(self, run):
         self.seconds = run.ended - run.began
         self.away = {service: stretches(list(run.traffic.looks[service]), run.ended) for service in SERVICES}
-        self.acknowledged = len(run.traffic.acknowledged)
-        self.tried = len(run.traffic.tried)
+        self.mails = list(run.traffic.figures())
+        self.overlapping = overlapping(run.spans)
+        self.innocents = run.guard.kept
+        self.harmed = sum("an innocent process" in words for words in run.guard.violations)
         self.fenced = Counter(run.lab.bmc.fenced()) - run.fenced_before
         self.starts = Counter(event.subject for event in run.events if event.kind == "start" and event.good)
         self.looks = {"the watch": run.watch.looks, "the guard": run.guard.looks,
@@ -45,6 +59,7 @@ class Figures:
         """All of it, for people."""
         yield f"faults: {sum(self.done.values())} in {self.seconds:.0f} s ({sum(self.skipped.values())} more " \
               "could not be done at their time)"
+        yield "    {} of them began before another one was mended; at a time at most {}".format(*self.overlapping)
         for kind in sorted(self.done.keys() | self.skipped.keys()):
             skipped = f" ({self.skipped[kind]} not)" if self.skipped[kind] else ""
             yield f"    {kind:<18} {self.done[kind]:>3}{skipped}"
@@ -53,9 +68,11 @@ class Figures:
             seconds = [length for _, length, _ in found]
             yield f"    {SERVICES[service]:<18} {max(seconds, default=0.0):6.1f} s {sum(seconds):7.1f} s " \
                   f"({100 * sum(seconds) / self.seconds:.0f} %) {len(seconds):>4}"
-        yield f"mails: {self.acknowledged} acknowledged, of {self.tried} tried"
+        yield from self.mails
         yield f"fenced: {counted(self.fenced)}"
         yield f"started by Pacemaker: {counted(self.starts)}"
+        yield f"innocent processes (decoys: other programs with a daemon's name, words and pid file; a second " \
+              f"kopano-dagent): {self.innocents}, signalled {self.harmed} times"
         yield f"looked, how often: {counted(self.looks)}"
 
     def outages(self):

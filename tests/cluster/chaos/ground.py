@@ -4,6 +4,7 @@ import os
 import re
 
 from chaos import decoys
+from chaos.mail import SMTP_SERVER
 from kopano_site import QUICK, Site
 
 DATABASE_SWITCH = "no-start"        # a file in the lab's shared directory: while it is there MariaDB can't start
@@ -19,6 +20,12 @@ class Ground(Site):
         os.mkdir(f"{self.lab.shared}/mysql.d")
         with open(f"{self.lab.image}/etc/mysql/mariadb.conf.d/99-chaos.cnf", "w") as file:
             file.write("!includedir /lab/mysql.d\n")
+        # one SMTP server for both nodes, outside of them, where what leaves is counted
+        with open(f"{self.lab.image}/etc/kopano/spooler.cfg", "r+") as file:
+            shipped = file.read()
+            assert "\nsmtp_server = localhost\n" in shipped
+            file.seek(0)
+            file.write(shipped.replace("smtp_server = localhost", f"smtp_server = {SMTP_SERVER}"))
 
     def adapted(self, text):
         """A crm file as shipped, but how long failures are remembered is divided as the intervals are."""

@@ -3,8 +3,9 @@
 """Random faults on a cluster while mails are delivered and read: `run.py --seed 7 --minutes 5`, as root.
 
 The same seed gives the same faults, targets and pauses. At the end all is mended; exit code 0 when then everything
-runs, each acknowledged mail is there exactly once, nothing ever ran or was mounted twice, no innocent process was
-signalled and no stop failed; 1 otherwise. build/chaos-SEED.txt has the plan and all that happened.
+runs, each acknowledged mail is there exactly once and unchanged, each that was taken to be sent has left, nothing ever
+ran or was mounted twice, no innocent process (a decoy: decoys.py) was signalled and no stop failed; 1 otherwise.
+build/chaos-SEED.txt has the plan, all that happened, and at its end a summary.
 """
 import argparse
 import os
@@ -24,11 +25,12 @@ from kopano_site import DEPLOYMENTS, ROOT, keep_logs  # noqa: E402
 from story import clean_up_on_signals, paint  # noqa: E402
 
 
-def run(site, planned, name, known):
-    """Chaos on a site that is ready: violations, in words. `known`: the kinds of faults.
+def run(site, planned, name, known, title="A run"):
+    """Chaos on a site that is ready: violations, in words. `known`: the kinds of faults. `title`: of the summary.
 
     The log is build/NAME.txt; when there are violations the nodes' logs are kept.
     """
+    os.makedirs(f"{ROOT}/build", exist_ok=True)
     with open(f"{ROOT}/build/{name}.txt", "w") as log:
         print(f"{len(planned)} faults; the log: {os.path.relpath(log.name)}", flush=True)
         act = Run(site, planned, name, log, known)
@@ -37,7 +39,7 @@ def run(site, planned, name, known):
         except Exception as error:      # the lab's own trouble is to be shown with the logs, too
             traceback.print_exc(file=log)
             violations = [f"{type(error).__name__}: {error}"]
-        report(act.figures, violations, log)
+        report(f"{title} of chaos on crm/{site.deployment}", act.figures, violations, log)
     if violations:
         directory = keep_logs(site.lab, name)
         site.keep_database_log(directory)
@@ -74,7 +76,7 @@ def main():
         print(f"Seed {seed}. A cluster of bob and alice comes up, with crm/{options.deployment}.", flush=True)
         with Ground(options.deployment) as site:
             site.ready()
-            violations = run(site, planned, f"chaos-{seed}", known)
+            violations = run(site, planned, f"chaos-{seed}", known, f"{options.minutes:g} minutes, seed {seed},")
     except KeyboardInterrupt:
         print("\ninterrupted: the cluster is taken down")
         return 130

@@ -70,13 +70,18 @@ class Traffic:
         self.looks[service].append(Look(begin, time.monotonic(), not words, words))
         return words
 
+    def _mail(self):
+        """(subject, EmailMessage) of the next mail."""
+        subject = f"{self.name} {len(self.tried) + 1}"
+        message = EmailMessage()
+        message["From"], message["To"], message["Subject"] = "postfix@example.com", MAILBOX, subject
+        message.set_content(f"{subject}\n")
+        return subject, message
+
     def _deliver(self):
         pause = self.INTERVAL
         while not self._end.wait(self.INTERVAL):
-            subject = f"{self.name} {len(self.tried) + 1}"
-            message = EmailMessage()
-            message["From"], message["To"], message["Subject"] = "postfix@example.com", MAILBOX, subject
-            message.set_content(f"{subject}\n")
+            subject, message = self._mail()
 
             def talk():
                 with smtplib.LMTP(ADDRESS, PORTS["dagent"], timeout=self.PATIENCE) as lmtp:
@@ -156,9 +161,13 @@ class Traffic:
             longest = max(longest, time.monotonic() - max(last_good, since))
         return longest
 
+    def _subjects(self):
+        """Subjects of all mails that have come since the begin."""
+        return self.site.subjects(first=self.first)
+
     def lost_or_doubled(self):
         """Words about each mail that is not there exactly once, though acknowledged; or twice, if not."""
-        found = Counter(self.site.subjects(first=self.first))
+        found = Counter(self._subjects())
         wrong = [f"{subject!r} was acknowledged and is there {found[subject]} times"
                  for subject in self.acknowledged if found[subject] != 1]
         wrong += [f"{subject!r} was not acknowledged and is there {found[subject]} times"
