@@ -9,7 +9,7 @@ import pytest
 from drills.traffic import Traffic
 from kopano_site import GROUPED, ROOT
 from namespaces import wait_for
-from practice import Document
+from practice import Document, packages_corosync_conf
 from timeline import Timeline
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("practice"), pytest.mark.timeout(400)]
@@ -166,6 +166,7 @@ def test_power_loss_and_a_new_machine(practice):
     assert f'uname="{idle.name}"' not in home.out("cibadmin --query --scope nodes; cibadmin --query --scope status")
     idle.power_on(start_cluster=False)
     practice.furnish(idle)
+    packages_start_a_cluster(idle)
     typed(practice, "Replace a node", 2, idle)
     lab.wait_online(node=home)
     home.run("crm resource cleanup")            # the other one's fence device couldn't be started
@@ -180,30 +181,80 @@ def test_power_loss_and_a_new_machine(practice):
     assert lab.bmc.fenced() == practice.site.fenced_before
 
 
-def test_from_shared_storage_to_drbd(practice):
-    """In a file: what is loaded over a cluster with its services stopped is the CIB of one that always had DRBD."""
-    practice.lab.boot()
-    node = practice.home
+def packages_start_a_cluster(node):
+    """As Debian's packages do it when they are installed; then the administrator puts the right file in place."""
+    right = node.out("cat /etc/corosync/corosync.conf")
+    node.put("/etc/corosync/corosync.conf", packages_corosync_conf())
+    node.run("lab-cluster start")
+    wait_for(lambda: node.run("cibadmin --query", check=False).returncode == 0, 30, f"{node} is a cluster of its own")
+    node.put("/etc/corosync/corosync.conf", right + "\n")
+
+
+# from, to; and of both procedures the blocks which stop what writes, stop the rest, load
+MOVES = [("drbd", "shared-storage"), ("shared-storage", "drbd")]
+WRITERS, REST, LOAD = 1, 3, 4
+
+
+def from_to(old, new):
+    """The heading of a procedure."""
+    names = {"drbd": "DRBD", "shared-storage": "shared storage"}
+    return f"From {names[old]} to {names[new]}"
+
+
+def put_deployments(practice):
+    """Copies of two folders, as the procedures have them in /root."""
     for deployment in ("shared-storage", "drbd"):
         for step in sorted(os.listdir(f"{ROOT}/crm/{deployment}")):
             with open(f"{ROOT}/crm/{deployment}/{step}") as file:
-                node.put(f"/root/{deployment}/{step}", file.read())
-    heading = "From shared storage to DRBD"
-    load = steps(heading)[4]
-    assert "/root/drbd" in load
-    stops = [re.search(r"crm resource stop .*?(?=  |$)", steps(heading)[number], re.MULTILINE)[0] for number in (1, 3)]
+                practice.home.put(f"/root/{deployment}/{step}", practice.site.adapted(file.read()))
+
+
+def test_from_drbd_to_shared_storage(practice):
+    """On the cluster that runs. The lab's disks below DRBD are the same for both nodes: there is nothing to copy."""
+    practice.shipped()
+    put_deployments(practice)
+    practice.site.deliver("before the move")
+    for node in practice.lab:
+        node.run("mkdir -p /dev/mapper; ln -sf ../sdb1 /dev/mapper/mysql; ln -sf ../sdb2 /dev/mapper/kopano")
+    heading = from_to("drbd", "shared-storage")
+    typed(practice, heading, WRITERS)
+    running = practice.lab.status().running
+    assert not running["mysqld"] and not any(practice.site.instances().values())
+    assert running["mysql_fs"] and running["kopano_fs"], "there is nothing to copy from"
+    typed(practice, heading, REST)
+    typed(practice, heading, LOAD)
+    practice.wait_together()
+    practice.site.wait_serving()
+    assert practice.home.out('readlink -f "$(findmnt -no SOURCE /var/lib/kopano)"') == "/dev/sdb2"
+    assert "before the move" in practice.site.subjects()
+    # webapp-health has looked while there was no server
+    assert {failure[3] for failure in practice.lab.status().failures} <= {"OCF_DEGRADED"}
+    assert practice.lab.bmc.fenced() == practice.site.fenced_before
+
+
+@pytest.mark.parametrize("old, new", MOVES)
+def test_a_moved_cib_is_that_of_a_new_cluster(practice, old, new):
+    """In a file."""
+    practice.lab.boot()
+    node = practice.home
+    put_deployments(practice)
+    heading = from_to(old, new)
+    load = steps(heading)[LOAD]
+    stops = [re.search(r"crm resource stop .*?(?=  |$)", steps(heading)[number], re.MULTILINE)[0]
+             for number in (WRITERS, REST)]
     nodes = '<nodes><node id="25" uname="bob"/><node id="26" uname="alice"/></nodes>'
     node.run(f"cibadmin --empty | sed 's#<nodes/>#{nodes}#; s#<cib #<cib have-quorum=\"1\" #' |"
              " tee /root/fresh.xml >/root/moved.xml")
 
     def on(file, words):
         return practice.follow(f"export CIB_file=/root/{file}\n{words}")
-    on("fresh.xml", load)
-    on("moved.xml", load.replace("/root/drbd", "/root/shared-storage"))
+    everything = "(for step in 0*.crm; do echo load update $step; done; echo commit) | crm configure"
+    on("fresh.xml", f"cd /root/{new}\n{everything}")
+    on("moved.xml", f"cd /root/{old}\n{everything}")
     for stop in stops:
         on("moved.xml", stop)
     stopped = node.out("CIB_file=/root/moved.xml cibadmin --query --scope resources")
-    assert stopped.count('name="target-role" value="Stopped"') == 4 and "drbd" not in stopped
+    assert stopped.count('name="target-role" value="Stopped"') == (6 if old == "drbd" else 4)
     on("moved.xml", load)
     for scope in ("resources", "constraints", "crm_config", "rsc_defaults"):
         fresh, moved = (sorted(node.out(f"CIB_file=/root/{file} cibadmin --query --scope {scope}").splitlines())
