@@ -29,12 +29,13 @@ SEQUENCES = {
     "shared-storage": (("bob", "alice"), steps("shared-storage")),
     "drbd": (("bob", "alice"), steps("drbd")),
     "virtual-machine": (("bob",), steps("virtual-machine")),
-    **{f"fencing-{agent}": (("bob", "alice"), [*steps("shared-storage", "020"), f"fencing/{agent}"])
+    **{f"fencing-{agent}": (("bob", "alice"), [*steps("shared-storage"), f"fencing/{agent}"])
        for agent in ("ipmi", "virsh", "xvm", "sbd", "pdu")},
     "three-nodes": (("bob", "alice"), [*steps("shared-storage"), CAROL, "quorum/three-nodes"]),
     "arbiter": (("bob", "alice"), [*steps("drbd"), CAROL, "quorum/three-nodes", "quorum/arbiter",
                                    "quorum/arbiter-drbd"]),
-    "quorum-device": (("bob", "alice"), [*steps("drbd", "020"), "quorum/two-and-device"]),
+    "arbiter-shared": (("bob", "alice"), [*steps("shared-storage"), CAROL, "quorum/three-nodes", "quorum/arbiter"]),
+    "quorum-device": (("bob", "alice"), [*steps("drbd"), "quorum/two-and-device"]),
     "ipv6": (("bob", "alice"), [*steps("shared-storage", "040"), "variants/ipv6"]),
     "lan": (("bob", "alice"), [*steps("shared-storage", "040"), "variants/lan"]),
     "manual-groups": (("bob", "alice"), [*steps("shared-storage", "030"), "variants/manual-groups",

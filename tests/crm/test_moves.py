@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from offline import fail_count, places, prefer, run, simulate
+from offline import CAROL, SEQUENCES, fail_count, places, prefer, run, simulate
 
 pytestmark = pytest.mark.xdist_group("crm")
 
@@ -15,7 +15,11 @@ CLIENTS = {f"kopano-{name}" for name in ("spooler", "dagent", "monitor", "gatewa
 MYSQL = ["mysql_fs", "mysql_ip", "mysqld"]
 KOPANO = ["kopano_fs", "kopano_ip", "kopano-server"]
 SERVICES = {*MYSQL, *KOPANO, *CLIENTS}
+CLONES = ("apache", "webapp-health")
 PAIRS = ("drbd", "shared-storage")
+# other clusters with the same services, everything of them on bob
+QUORUM = ("three-nodes", "arbiter", "arbiter-shared", "quorum-device")
+FENCING = tuple(name for name in SEQUENCES if name.startswith("fencing-"))
 
 # where the two groups are: on bob, or on a node each
 TOGETHER, APART = {"mysql": "bob", "kopano": "bob"}, {"mysql": "alice", "kopano": "bob"}
@@ -60,7 +64,7 @@ def failed(resource, interval, node, code=1):
 def test_everything_starts_on_bob(loader, name):
     found = places(loader.running(name))
     assert {found[service][0] for service in SERVICES} == {"bob"}
-    assert found["fence_bob"], found["fence_alice"] == (["alice"], ["bob"])
+    assert (found["fence_bob"], found["fence_alice"]) == (["alice"], ["bob"])
     assert sorted(found["apache"]) == sorted(found["webapp-health"]) == ["alice", "bob"]
     if name == "drbd":
         assert found["drbd_mysql promoted"] == found["drbd_kopano promoted"] == ["bob"]
@@ -258,20 +262,58 @@ def test_without_fencing_two_nodes_may_run_the_same(loader):
 
 # ---- the other deployments ----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", ["three-nodes", "arbiter"])
-@pytest.mark.parametrize("node", ["bob", "alice", "carol"])
-def test_three_nodes_survive_the_loss_of_one(loader, name, node):
+LOSSES = [(name, node) for name in (*QUORUM, *FENCING)
+          for node in ("bob", "alice", *(["carol"] if CAROL in SEQUENCES[name][1] else []))]
+
+
+@pytest.mark.parametrize("name, node", LOSSES)
+def test_other_clusters_survive_the_loss_of_a_node(loader, name, node):
     cib, after = loader.running(name), loader.copy(loader.running(name))
-    assert {places(cib)[service][0] for service in SERVICES} == {"bob"}
-    made = without(cib, "-f", node)
-    assert made.pop(node) == "Fence (reboot)"
-    assert set(made) == (SERVICES if node == "bob" else set())
+    before = places(cib)
+    assert [before[service] for service in SERVICES] == [["bob"]] * len(SERVICES)
+    assert without(cib, "-f", node) == \
+        {node: "Fence (reboot)", **{service: "Move" for service in SERVICES if node == "bob"}}
     simulate(cib, "-f", node, out=after)
     found = places(after)
-    assert all(len(found[service]) == 1 for service in SERVICES)
-    if name == "arbiter":
-        assert {where for service, nodes in found.items() if not service.startswith("fence_") for where in nodes} \
-            <= {"bob", "alice"}
+    assert {len(found[service]) for service in SERVICES} == {1}
+    assert node not in {where for nodes in found.values() for where in nodes}
+    if name.startswith("arbiter"):
+        for seen in (before, found):
+            assert "carol" not in {where for service, nodes in seen.items() if not service.startswith("fence_")
+                                   for where in nodes}
+
+
+@pytest.mark.parametrize("name", [*QUORUM, *FENCING])
+def test_every_monitor_that_fails_in_other_clusters(loader, name):
+    """On every node where it is watched; with other fencing, of the fence devices."""
+    cib = loader.running(name)
+    found, kinds = places(cib), set()
+    for resource, interval, op in monitors(cib):
+        device = resource.startswith("fence_")
+        kind = (resource, op.get("role"), op.get("on-fail"))
+        if name in FENCING and not device or kind in kinds:
+            continue
+        kinds.add(kind)
+        promoted = found.get(f"{resource} promoted", [])
+        role = {"Master": "Promoted", "Slave": "Unpromoted"}.get(op.get("role"), op.get("role"))
+        nodes = {None: found[resource], "Promoted": promoted,
+                 "Unpromoted": [node for node in found[resource] if node not in promoted]}[role]
+        assert nodes, resource
+        for node in nodes:
+            where = (resource, interval, node)
+            made = simulate(cib, *failed(resource, interval, node))
+            services = {what: verb for what, verb in made.items() if ":" not in what and not what.startswith("fence_")}
+            group = next((group for group in (MYSQL, KOPANO) if resource in group), [resource])
+            if op.get("on-fail") == "fence":
+                assert services == {node: "Fence (reboot)", **dict.fromkeys(SERVICES, "Move"),
+                                    resource: "Recover"}, where
+            elif role == "Promoted":
+                assert services == dict.fromkeys(MYSQL if resource == "drbd_mysql" else KOPANO, "Restart"), where
+            elif device or role or resource in CLONES:
+                assert [(what.partition(":")[0], verb) for what, verb in made.items()] == [(resource, "Recover")], where
+            else:
+                assert made == {resource: "Recover",
+                                **dict.fromkeys(group[group.index(resource) + 1:], "Restart")}, where
 
 
 def test_a_single_node_restarts_what_failed(loader):
