@@ -262,7 +262,8 @@ class Instance:
     def still(self, counters, of=""):
         """Look at counters (text): (looks, seconds) that they have been the same, this look included.
 
-        of: prefix of what is remembered, to look at several. The clock is the one of the samples (monotonic), which no setting of the date disturbs.
+        of: prefix of what is remembered, to look at several. The clock is the one of the samples (monotonic), which
+        no setting of the date disturbs.
         """
         now = time.monotonic()
         since, looks = self.number(of + "since"), int(self.number(of + "looks"))

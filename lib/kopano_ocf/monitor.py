@@ -257,7 +257,9 @@ def _login(call, instance, behind, fine, user):
     seen = backend.guarded(instance.folder, behind, all_logins, call.deadline)
     if seen.how == backend.UNASKED:
         return verdict.Verdict(verdict.DEGRADED, seen.words)
-    return verdict.of_login(seen, talk.Seen(talk.FINE, ""))
+    # over TCP the server was asked for a mere sign of life, which a hung database does not take away
+    sure = endpoint.parse(behind, "soap").path
+    return verdict.of_login(seen, talk.Seen(talk.FINE if sure else backend.UNASKED, ""))
 
 
 # ---- spooler, monitor ----------------------------------------------------------------------------------------------

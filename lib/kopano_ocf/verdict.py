@@ -161,9 +161,12 @@ def of_sessions(missing_for, server, already_restarted):
 
 
 def of_login(seen, server):
-    """A test login: refused is an account's or a dependency's matter, silence with a good server the daemon's."""
+    """A test login: refused is an account's or a dependency's matter, silence with a good server the daemon's.
+
+    server  Seen of its deep check; anything but FINE when its database could not be seen
+    """
     if seen.how == talk.FINE:
         return GOOD
-    if seen.how in (talk.SILENT, talk.NONSENSE, talk.CLOSED, talk.REFUSED) and server.how == talk.FINE:
+    if seen.how in (talk.NONSENSE, talk.CLOSED, talk.REFUSED) or seen.how == talk.SILENT and server.how == talk.FINE:
         return Verdict(GENERIC, "test login: %s" % seen.words)
     return Verdict(DEGRADED, "test login: %s" % seen.words)

@@ -120,7 +120,8 @@ def test_spooler_sessions(missing, server, before, rc):
 
 @pytest.mark.parametrize("login, server, rc", [
     (talk.FINE, talk.FINE, 0), (talk.DENIED, talk.FINE, 190), (talk.UNAVAILABLE, talk.FINE, 190),
-    (talk.SILENT, talk.FINE, 1), (talk.SILENT, talk.SILENT, 190)])
+    (talk.SILENT, talk.FINE, 1), (talk.SILENT, talk.SILENT, 190),
+    (talk.SILENT, "unasked", 190), (talk.CLOSED, "unasked", 1)])
 def test_login(login, server, rc):
     assert verdict.of_login(seen(login), seen(server)).rc == rc
 
