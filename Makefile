@@ -43,7 +43,7 @@ drill: deps	## a named drill on a cluster of its own, to watch: NAME=kill-node; 
 
 .PHONY: drills
 drills: deps	## all drills, to be within their targets: on a quiet machine; see build/outages.txt (root)
-	@DRILLS=all $(PYTHON) -m pytest -q -n 3 --dist loadgroup tests/cluster/test_drills.py $(T)
+	@INSTALLED=$${INSTALLED:-deb} DRILLS=all $(PYTHON) -m pytest -q -n 3 --dist loadgroup tests/cluster/test_drills.py $(T)
 
 .PHONY: compare
 compare: deps	## the same faults on the manual's own cluster and on crm/drbd; T=--write for docs/ (root)
@@ -86,7 +86,7 @@ matrix: deps	## every fault, beside lsb:, anything and others: 20 minutes; write
 	@$(PYTHON) tests/faults/matrix.py $(T)
 
 .PHONY: soak
-soak: deps	## no false alarm: 22,000 monitors on a busy host, a quarter of an hour or more (root)
+soak: deps	## no false alarm: 22,000 monitors on a busy host, takes half an hour: build/soak.txt (root)
 	@$(PYTHON) tests/soak/soak.py $(T)
 
 .PHONY: chaos

@@ -8,8 +8,12 @@ import time
 from world import DAEMONS, StandinOnly, processes
 
 SETTLED = 90        # seconds after which nothing that a client has left is still closed down
+THREADS, SPARE = 8, 10          # kopano-server's threads; MaxSpareServers of Apache's prefork: the defaults of both
 # A figure may grow by so much; all others not at all. Memory in kB: a heap keeps what many clients at a time took.
-GROWTH = {"memory": lambda before: before * 0.25 + 4096}
+# Each thread of kopano-server makes its connection to MariaDB when it first needs it, and so does the main one.
+GROWTH = {"memory": lambda before: before * 0.25 + 4096,
+          "MariaDB connections": lambda before: max(0, THREADS + 1 - before),
+          "processes of apache2": lambda before: max(0, SPARE + 1 - before)}
 FOLDERS = ("/tmp", "/run/kopano", "/dev/shm")
 
 
@@ -38,6 +42,14 @@ def connections():
     return sum(state not in ("06", "0A") for state in rows)        # TIME_WAIT, LISTEN
 
 
+def database_clients(world):
+    """Connections to MariaDB as user kopano, beside the one that asks."""
+    with contextlib.closing(world.database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM information_schema.processlist"
+                       " WHERE user = 'kopano' AND id <> CONNECTION_ID()")
+        return cursor.fetchone()[0]
+
+
 def take(world):
     """{figure: value} of this moment; a figure of files or processes is named after each, with how many."""
     found = {}
@@ -50,6 +62,7 @@ def take(world):
         found["server: sessions"] = world.counters("server")["sessions"]
         for name in ("dagent", "gateway", "ical"):
             found["%s: clients" % name] = world.counters(name)["clients"]
+    found["server: MariaDB connections"] = database_clients(world)
     found["TCP connections"] = connections()
     for name in os.listdir(world.rsctmp):
         found["file %s/%s" % (world.rsctmp, name)] = 1
@@ -58,8 +71,8 @@ def take(world):
     counted = collections.Counter((executable, " (zombie)" if state == "Z" else "")
                                   for executable, state, _, _ in processes().values())
     for (executable, zombie), count in counted.items():
-        if os.path.basename(executable) != "apache2":      # it keeps as many as it was last asked for
-            found["processes of %s%s" % (executable, zombie)] = count
+        apache = os.path.basename(executable) == "apache2"
+        found["processes of %s%s" % ("apache2" if apache else executable, zombie)] = count
     return found
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,8 +28,9 @@ sys.path.insert(0, TESTS)
 PIECE = 128 << 20               # bytes that are allocated at a time
 FILE, BLOCK, WRITES = 64 << 20, 1 << 20, 10     # bytes of the file, of a write; writes a second, each with fsync
 
-# Clients. dagent has 20 slots, of which monitors need some; kopano-server has 8 threads.
-LMTP, IMAP, IDLE, SOAP, SLOW, PAGES = 11, 8, 8, 2, 6, 1
+# Limits of the daemons, as soak.py configures them; and clients, who come near to them. Monitors need some of both.
+SLOTS, WORKERS = 20, 10         # of dagent; of kopano-server
+LMTP, IMAP, IDLE, SOAP, SLOW, PAGES = 16, 8, 8, 2, 7, 1
 PATIENCE = 60                   # seconds a client waits
 USERS = ["soak%d" % number for number in range(LMTP)]
 PASSWORD = "secret"
@@ -58,21 +60,25 @@ def burn():
 def hold(leave, most):
     """Memory: all but `leave` bytes of what is available, `most` bytes at most; given back when others need it.
 
-    Writes a line as soon as it has that.
+    Writes a line as soon as it has that. From then on it looks five times a second.
     """
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")      # the first to go, should it come to that
-    pieces, peak, least, full = [], 0, available(), False
+    os.nice(-10)                # and quick to give something back beside those that compute
+    pieces, looks, full = [], [], False
     while not ended(0.2 if full else 0):
         if available() > leave + PIECE and (len(pieces) + 1) * PIECE <= most:
             pieces.append(mmap.mmap(-1, PIECE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
         elif not full:
             full = True
             print("held", flush=True)
-        elif available() < leave and pieces:
+        while available() < leave and pieces:
             pieces.pop().close()
-        peak, least = max(peak, len(pieces)), min(least, available())
-    return {"held": peak * PIECE, "least available": least}
+        if full:
+            looks.append((len(pieces) * PIECE, available()))
+    held, left = zip(*looks) if looks else ((0,), (available(),))
+    return {"bytes held": sum(held) // len(held), "bytes available": sum(left) // len(left),
+            "bytes available at least": min(left)}
 
 
 def write(folder):
@@ -84,7 +90,7 @@ def write(folder):
             file.write(noise)
             os.fsync(file.fileno())
             written += 1
-    return {"written": written * BLOCK}
+    return {"bytes written": written * BLOCK}
 
 
 # ---- clients of the daemons ------------------------------------------------------------------------------
@@ -98,11 +104,11 @@ class Traffic:
         self.over = threading.Event()
         self.done, self.failed, self.lock = collections.Counter(), collections.Counter(), threading.Lock()
 
-    def count(self, what, failure=None):
-        """One more of this kind."""
+    def count(self, what, failure=None, step=1):
+        """One more of this kind, or so many."""
         with self.lock:
             if failure is None:
-                self.done[what] += 1
+                self.done[what] += step
             else:
                 self.failed["%s: %s: %s" % (what, type(failure).__name__, failure)] += 1
 
@@ -120,14 +126,14 @@ class Traffic:
             self.pause(0.1, 0.5)
 
     def lmtp(self, user):
-        """An MTA that holds its connection for a few mails."""
+        """An MTA that holds its connection, and with it a slot, for a few mails."""
         with smtplib.LMTP("127.0.0.1", self.ports["lmtp"], local_hostname="soak") as client:
             client.sock.settimeout(PATIENCE)
             for number in range(4):
                 client.sendmail("sender@example.org", [user + "@example.com"],
                                 "Subject: soak\r\n\r\n%s\r\n" % ("x" * random.randrange(200, 20000)))
                 self.count("mails delivered")
-                if self.pause(0.5, 2):
+                if self.pause(1, 4):
                     return
 
     def login(self, user):
@@ -179,7 +185,9 @@ class Traffic:
         with self.soap("/run/kopano/server.sock", PATIENCE) as client:
             for _ in range(10):
                 client.send(b"HEAD / HTTP/1.1\r\n")
+                begun = time.monotonic()
                 self.pause(0.5, 2)
+                self.count("seconds of slow requests", step=time.monotonic() - begun)
                 assert " 200 " in client.exchange(b"Host: x\r\n\r\n", body=False)[0]
                 self.count("slow requests")
                 if self.over.is_set():
@@ -199,13 +207,16 @@ class Traffic:
         what += [("idle IMAP", lambda user=user: self.idle(user)) for user in USERS[-IDLE:]]
         what += [("SOAP", self.ask)] * SOAP + [("slow SOAP", self.slow)] * SLOW + [("pages", self.page)] * PAGES
         threads = [threading.Thread(target=self.repeat, args=entry, daemon=True) for entry in what]
+        begun = time.monotonic()
         for thread in threads:
             thread.start()
         while not ended(1):
             pass
+        seconds = time.monotonic() - begun
         self.over.set()
         for thread in threads:
             thread.join(PATIENCE)
+        self.done["seconds"] = seconds
         return {"done": self.done, "failed": self.failed}
 
 
@@ -224,6 +235,7 @@ class Load:
         self.words += [["traffic"]] + [["burn"]] * burners
         if folder:
             self.words.append(["write", folder])
+        self.leave, self.memory = leave, memory
         self.told, self._running = [], []
 
     def __enter__(self):
@@ -258,19 +270,13 @@ class Load:
         """What clients were refused, with how often: the daemons were not well then, or overloaded."""
         return [(what, count) for _, told in self.told for what, count in told.get("failed", {}).items()]
 
-    def summary(self):
-        """What the load was, in one line."""
+    def figures(self):
+        """{what: how much} of all that it has done; memory is the mean of all looks at it."""
         figures = {}
         for _, told in self.told:
             figures.update(told.get("done", told))
-        mega = {name: "%d MB" % (figures.pop(name) >> 20) for name in ("held", "least available", "written")
-                if name in figures}
-        mega.setdefault("held", "nothing")
-        words = ["%d %s" % (count, name) for name, count in sorted(figures.items()) if isinstance(count, int)]
-        words += ["%s of memory held, %s left" % (mega["held"], mega.get("least available", "all"))]
-        if "written" in mega:
-            words += ["%s written and synced" % mega["written"]]
-        return ", ".join(words)
+        figures.pop("failed", None)
+        return figures
 
 
 def main():
