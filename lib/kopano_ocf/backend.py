@@ -32,9 +32,9 @@ def pending(path):
     return None if since is None else time.monotonic() - since
 
 
-def _since(path):
+def _since(path, name="pending"):
     try:
-        since = float(state.read(path)["pending"])
+        since = float(state.read(path)[name])
     except (KeyError, ValueError):
         return None
     # soon after a boot a moment before it would be recent enough
@@ -46,14 +46,16 @@ def clear(folder, server):
     state.remove(marker(folder, server))
 
 
-def guarded(folder, server, question, deadline, recovered=None):
+def guarded(folder, server, question, deadline, recovered=None, shared=False):
     """Put a question that may block a worker of the server.
 
     question   called without arguments, returns a Seen
+    shared     all who ask this ask the same: a good answer that another one got while we waited is ours
     recovered  called when an earlier question is unanswered; True means that it blocks nothing any more
     Returns the Seen of the question, or one with how == UNASKED.
     """
     path = marker(folder, server)
+    came = time.monotonic()
     # asked before the lock is taken: a hung database must not hold up the others
     harmless = _since(path) if recovered is not None else None
     if harmless is not None and not recovered():
@@ -61,6 +63,10 @@ def guarded(folder, server, question, deadline, recovered=None):
     with state.Lock(path + ".lock", deadline) as lock:
         if lock.busy:
             return talk.Seen(UNASKED, "%s: not asked, another check is still waiting for an answer" % server)
+        good = _since(path, "good") if shared else None
+        if good is not None and good >= came:
+            # a busy server has enough to do, and who came first may have taken all of our time
+            return talk.Seen(talk.FINE, "%s: has just answered another check" % server)
         if deadline - time.monotonic() < LEAST:
             return talk.Seen(UNASKED, "%s: not asked, there was no time left" % server)
         since = _since(path)
@@ -70,7 +76,9 @@ def guarded(folder, server, question, deadline, recovered=None):
                              % (server, int(time.monotonic() - since), MARKER_LASTS // 60))
         state.write(path, {"pending": "%.6f" % time.monotonic()})
         seen = question()
-        if seen.how != talk.SILENT:
+        if seen.how == talk.FINE and shared:
+            state.write(path, {"good": "%.6f" % time.monotonic()})
+        elif seen.how != talk.SILENT:
             state.remove(path)
         return seen
 
@@ -100,7 +108,7 @@ def deep(folder, server, deadline, recovered=None):
         return talk.Seen(UNASKED, "%s: can't be asked without a password over TCP; set server_socket to "
                          "file:///run/kopano/server.sock" % server)
     return guarded(folder, server, lambda: talk.run([(where, soap.deep)], deadline, local_only=False)[0],
-                   deadline, recovered)
+                   deadline, recovered, shared=True)
 
 
 def reach(folder, server, deadline, ca_file=None, tls_verify=False):

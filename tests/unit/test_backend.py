@@ -32,8 +32,8 @@ class Question:
         return talk.Seen(self.hows.pop(0) if self.hows else talk.FINE, "words")
 
 
-def ask(folder, question, recovered=None, server=SERVER):
-    return backend.guarded(folder, server, question, time.monotonic() + 0.1, recovered).how
+def ask(folder, question, recovered=None, server=SERVER, shared=False):
+    return backend.guarded(folder, server, question, time.monotonic() + 0.1, recovered, shared).how
 
 
 def pending(folder):
@@ -107,6 +107,24 @@ def test_an_agent_killed_while_it_asks_leaves_its_marker(folder):
     assert subprocess.Popen([sys.executable, "-c", program]).wait() == -9
     assert ask(folder, Question()) == backend.UNASKED
     assert pending(folder)
+
+
+def test_who_waits_for_a_check_that_is_good_has_its_answer(folder, monkeypatch):
+    """Of a server that is busy one check may take all the time that the next one has."""
+    class Lock(state.Lock):
+        def __enter__(self):
+            with monkeypatch.context() as patch:
+                patch.setattr(state, "Lock", state_lock)
+                assert ask(folder, Question(), shared=True) == talk.FINE    # the other one's, while we wait
+            return super().__enter__()
+
+    state_lock = state.Lock
+    question = Question(talk.UNAVAILABLE)
+    monkeypatch.setattr(state, "Lock", Lock)
+    assert ask(folder, question, shared=True) == talk.FINE and question.asked == 0
+    assert ask(folder, question) == talk.UNAVAILABLE, "a login is nobody else's"
+    monkeypatch.setattr(state, "Lock", state_lock)
+    assert ask(folder, Question(talk.UNAVAILABLE), shared=True) == talk.UNAVAILABLE, "that was before we came"
 
 
 def test_who_comes_while_another_asks_does_not_ask(folder):
