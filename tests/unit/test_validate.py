@@ -11,7 +11,7 @@ from kopano_ocf import host, validate, validate_kopano
 from kopano_ocf.host import Host
 from kopano_ocf.validate import ERROR, WARNING
 
-from .tree import AGENTS, GOOD, ME, TOO_OLD, called
+from .tree import AGENTS, GOOD, ME, OTHER, TOO_OLD, called
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS))
@@ -244,10 +244,10 @@ def test_run_directory_that_is_a_file(tree):
 
 def test_pid_file_that_can_not_be_written(tree):
     os.makedirs(tree.root + "/run/closed", 0o755)
-    tree.add("gateway", "pid_file = /run/closed/gateway.pid\nrun_as_user = nobody\n")
+    tree.add("gateway", "pid_file = /run/closed/gateway.pid\nrun_as_user = %s\n" % OTHER)
     assert tree.texts("gateway") == [
-        "WARNING: /etc/kopano/gateway.cfg: pid_file = /run/closed/gateway.pid: nobody can't write to "
-        "/run/closed; chown nobody /run/closed"]
+        "WARNING: /etc/kopano/gateway.cfg: pid_file = /run/closed/gateway.pid: %s can't write to "
+        "/run/closed; chown %s /run/closed" % (OTHER, OTHER)]
     os.chmod(tree.root + "/run/closed", 0o777)
     assert tree.texts("gateway") == []
 
@@ -333,7 +333,7 @@ def test_the_default_listen_setting_is_named_as_such(tree):
 def test_old_names_are_named(tree):
     tree.write("/usr/sbin/kopano-dagent", TOO_OLD, 0o755)
     tree.write("/etc/kopano/dagent.cfg",
-               "server_bind = 127.0.0.1\nserver_socket = default:\nrun_as_user = %s\n" % ME)
+               "server_bind = 127.0.0.1\nserver_socket = default:\nrun_as_user = %s\nrun_as_group =\n" % ME)
     assert tree.texts("dagent") == [
         "WARNING: /etc/kopano/dagent.cfg: server_bind = 127.0.0.1:2003: it is reachable from this host only, "
         "not through a cluster IP; use the cluster IP"]
@@ -405,9 +405,9 @@ def test_other_daemons_start_without_their_key(tree, pems):
 def test_key_that_the_daemon_can_not_read(tree, pems):
     tree.write("/etc/kopano/k.pem", pems["good.key"] + pems["good.crt"], 0o600)
     tree.add("server", "server_listen_tls = *:237\nserver_ssl_key_file = /etc/kopano/k.pem\n"
-             "run_as_user = nobody\n")
+             "run_as_user = %s\n" % OTHER)
     found = tree.findings("server")
-    assert [f.severity for f in found] == [WARNING] and "nobody can't read it" in found[0].text
+    assert [f.severity for f in found] == [WARNING] and "%s can't read it" % OTHER in found[0].text
 
 
 def test_key_that_is_a_fifo(tree):

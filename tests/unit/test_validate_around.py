@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from kopano_ocf import address, talk, validate_cluster, validate_firewall, validate_services
 from kopano_ocf.validate import ERROR, WARNING
 
-from .tree import ADDRESSES, AGENTS, HANDLERS, ME, NODE, NodeTree, primitive
+from .tree import ADDRESSES, AGENTS, HANDLERS, ME, NODE, OTHER, NodeTree, primitive
 
 COROSYNC = "/etc/corosync/corosync.conf"
 MYSQL_RES, KOPANO_RES, COMMON = "/etc/drbd.d/mysql.res", "/etc/drbd.d/kopano.res", "/etc/drbd.d/common-8.4.conf"
@@ -626,9 +626,11 @@ def test_attachments_where_the_file_system_is_mounted(node, monkeypatch):
     assert "attachment_path = %s: %s is not a directory" % (path, path) in found[0].text
     os.remove(node.root + path)
     os.makedirs(node.root + path, 0o700)
-    node.add("server", "run_as_user = nobody\n")
+    node.add("server", "run_as_user = %s\n" % OTHER)
+    node.replace("/etc/tmpfiles.d/kopano-cluster.conf", "%s %s" % (ME, ME), "%s %s" % (OTHER, OTHER))
     found = node.findings("server")
-    assert [f.severity for f in found] == [WARNING] and "nobody can't write to %s; chown nobody" % path in found[0].text
+    assert [f.severity for f in found] == [WARNING]
+    assert "%s can't write to %s; chown %s" % (OTHER, path, OTHER) in found[0].text
 
 
 def test_a_broken_cib_is_pacemakers_own_matter(node):

@@ -101,7 +101,7 @@ def test_what_nobody_has_set_needs_no_port(node):
     """Kopano 8.6 serves POP3 unasked."""
     node.write("/usr/sbin/kopano-gateway", TOO_OLD, 0o755)
     node.write("/etc/kopano/gateway.cfg", "server_bind = 192.168.122.100\nimap_port = 143\n"
-               "server_socket = http://192.168.122.100:236/\nrun_as_user = %s\n" % ME)
+               "server_socket = http://192.168.122.100:236/\nrun_as_user = %s\nrun_as_group =\n" % ME)
     node.replace(NFT, " 110,", "")
     assert node.texts("gateway") == []
     node.add("gateway", "pop3_port = 110\n")

@@ -26,7 +26,21 @@ AGENTS = {
         declare.Parameter("attribute", "", "", default="kopano-webapp-health", form="attribute", empty=True),
         declare.TEST_USER, declare.TEST_PASSWORD_FILE, declare.CA_FILE, declare.tls_verify(True)]),
 }
-ME = pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _me():
+    """Name of the user who runs the tests."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:        # in a container a uid need not have one, but run_as_user does
+        known = pwd.getpwnam
+        me = pwd.struct_passwd(("builder", "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh"))
+        pwd.getpwnam = lambda name: me if name == me.pw_name else known(name)
+        return me.pw_name
+
+
+ME = _me()
+OTHER = "daemon" if ME == "nobody" else "nobody"
 
 # A daemon that prints its configuration as the real ones do, and refuses the key "bogus".
 DUMPER = """#!/bin/sh
@@ -76,7 +90,7 @@ class Tree:
         for name, text in GOOD.items():
             code = 0 if name in ("ical", "dagent") else 1
             self.write("/usr/sbin/kopano-" + name, DUMPER % (code, DEFAULTS[name]), 0o755)
-            self.write("/etc/kopano/%s.cfg" % name, text + "run_as_user = %s\n" % ME, 0o640)
+            self.write("/etc/kopano/%s.cfg" % name, text + "run_as_user = %s\nrun_as_group =\n" % ME, 0o640)
         for folder in ("/run/kopano", "/var/run/kopano", "/sys/class/net/lo", "/sys/class/net/eth0"):
             os.makedirs(self.root + folder)
         self.write("/proc/net/route", ROUTE)
