@@ -153,13 +153,14 @@ class Guard(threading.Thread):
 
     def _look(self, node):
         boot, decoys = self._decoys.get(node.name, (None, []))
+        paused = node.name in self.frozen       # the node may wake up between this and the question below
         there = {process.pid: process for process in processes([node], *WORDS)}
         for decoy in list(decoys):
             now = there.get(decoy.pid)
             if (now is None or now.started != decoy.started) and self._outlived(node, boot):
                 self.note(f"{node.name}: an innocent process was killed: {decoy}")
                 decoys.remove(decoy)
-            elif now is not None and now.state in "Tt" and node.name not in self.frozen:
+            elif now is not None and now.state in "Tt" and not paused and node.name not in self.frozen:
                 self.note(f"{node.name}: an innocent process was stopped: {decoy}")
                 os.kill(decoy.pid, signal.SIGCONT)
         try:
