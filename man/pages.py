@@ -8,6 +8,7 @@ kopano-ocf-report are written by hand (*.in), with what the agents say about the
 import importlib.machinery
 import importlib.util
 import os
+import re
 import sys
 import textwrap
 import time
@@ -23,12 +24,11 @@ NAMES = ("server", "dagent", "spooler", "gateway", "ical", "monitor", "webapp-he
 PACKAGE = "resource-agents-kopano"
 
 DAEMON_ACTIONS = {
-    "start": "Starts the daemon and waits until it serves. It is already running: success. A schema upgrade that "
-             "takes long counts as started. Directories below /run that a reboot took away are made again.",
-    "stop": "SIGTERM, so that clients can finish; after \\fBstop_escalate\\fR seconds once more, which ends the daemon "
-            "at once; 5 seconds later SIGKILL. dagent and spooler are pressed after 2 seconds when there is nobody "
-            "to finish: no client, no mail under way. Success only when no process of this instance is left. A schema "
-            "upgrade is never interrupted. Works without executable, configuration or valid parameters.",
+    "start": "Starts the daemon and waits until it serves. It is already running: success.@START@ Directories below "
+             "/run that a reboot took away are made again.",
+    "stop": "SIGTERM, so that what is under way can finish; after \\fBstop_escalate\\fR seconds once more, which ends "
+            "the daemon at once; 5 seconds later SIGKILL.@STOP@ Success only when no process of this instance is left. "
+            "Works without executable, configuration or valid parameters.",
     "monitor": "See MONITOR DEPTHS.",
     "reload": "SIGHUP: the daemon reads its configuration again.",
     "reload-agent": "New values of the parameters marked as reloadable take effect; the daemon is left alone.",
@@ -36,10 +36,21 @@ DAEMON_ACTIONS = {
                     "finding: file, key, value and remedy.",
     "meta-data": "The agent's description as XML, for anybody.",
 }
+# what is so of one daemon only
+START = {"server": " A schema upgrade that takes long counts as started."}
+STOP = {
+    "server": " A schema upgrade is never interrupted.",
+    "dagent": " The second one comes after 2 seconds when no client is connected.",
+    "gateway": " The second one comes after 2 seconds when no client is connected.",
+    "ical": " The second one comes after 2 seconds when it has no child process.",
+    "spooler": " The second one comes after 2 seconds when no mail is under way. A process that is in the middle of a "
+               "mail is killed only when the time is up.",
+}
 PAGE_ACTIONS = dict(
     DAEMON_ACTIONS,
     start="Notes that the check is on and makes the first one. It starts no process.",
-    stop="Removes the note and the node attribute.")
+    stop="Removes the note and the node attribute.",
+    **{"reload-agent": "New values of the parameters marked as reloadable take effect."})
 
 DAEMON_CODES = (
     (0, "It serves (monitor); done (other actions)."),
@@ -55,13 +66,25 @@ DAEMON_CODES = (
           "Pacemaker a success: no fail count, no restart. \\fBcrm_mon\\fR lists it with its reason."),
 )
 PAGE_CODES = tuple(
-    {0: (0, "The page is fine (monitor); done (other actions)."),
+    {5: (5, "From start and validate\\-all only: something is not installed on this node."),
+     0: (0, "The page is fine (monitor); done (other actions)."),
      1: (1, "The action failed."),
      7: (7, "The check was not started (monitor)."),
      190: (190, "Degraded: the page is bad, Apache has no free worker, or the server behind it is away. For Pacemaker "
                 "a success: no fail count, no restart. \\fBcrm_mon\\fR lists it with its reason.")
      }.get(code, (code, words))
     for code, words in DAEMON_CODES)
+
+
+DEGRADED = {
+    "server": "its database is away, one of several endpoints does not answer, a certificate has expired, a schema "
+              "upgrade is under way",
+    "dagent": "its server is away or degraded itself, one of several endpoints does not answer",
+    "gateway": "its server is away, one of several endpoints does not answer, a certificate has expired",
+    "ical": "its server is away, one of several endpoints does not answer, a certificate has expired",
+    "spooler": "its server is away, it still has no session with a server that is fine, it runs twice",
+    "monitor": "it stands still while its server is away, it runs twice",
+}
 
 
 def declaration(name):
@@ -165,6 +188,12 @@ def page(agent, names):
     own = "ocf_kopano_" + agent.name
     daemon = agent.kind == "daemon"
     actions, codes = (DAEMON_ACTIONS, DAEMON_CODES) if daemon else (PAGE_ACTIONS, PAGE_CODES)
+    if daemon:
+        actions = {name: words.replace("@START@", START.get(agent.name, "")).replace("@STOP@", STOP.get(agent.name, ""))
+                   for name, words in actions.items()}
+        # kopano-ocf(7) names them all, the page of an agent its own
+        codes = [(code, re.sub("(would not help: ).*?(?=\\. For)", lambda found: found.group(1) + DEGRADED[agent.name],
+                               words)) for code, words in codes]
     unique = list(dict.fromkeys(action.name for action in agent.actions))
     out = [".SH NAME"] + lines("%s \\- %s" % (escape(own), escape(agent.short)))
     out += [".SH SYNOPSIS", ".B ocf:kopano:%s" % escape(agent.name)]
@@ -191,7 +220,7 @@ def page(agent, names):
     out += [".PP", "With", ".BR pcs (8):"] + example(pcs(agent))
     out += [".PP"] + lines("By hand, as root; at a terminal it says what it looked at:")
     out += example("OCF_ROOT=/usr/lib/ocf /usr/lib/ocf/resource.d/kopano/%s monitor; echo $?" % agent.name)
-    out += [".SH FILES"]
+    out += [".SH FILES"] + item(".I /usr/lib/ocf/resource.d/kopano/%s" % escape(agent.name), "The agent.")
     for entry in agent.parameters:
         if entry.form == "absolute" and entry.default:
             out += item(".I " + escape(entry.default), escape(entry.short) + ".")

@@ -93,8 +93,8 @@ class Daemon(Agent):
         self.foreground, self.role = list(foreground), tuple(role)
         parameters = [binary(name), config(name), pidfile(name), OPTIONS]
         if listens:
-            parameters.append(LISTEN)
-        parameters.append(stop_escalate(drain))
+            parameters.append(listen(listens))
+        parameters.append(stop_escalate(name, drain))
         if login:
             parameters += [TEST_USER, TEST_PASSWORD_FILE]
         if listens and listens != "lmtp":
@@ -159,22 +159,40 @@ OPTIONS = Parameter(
     "Added to the command line as they are, split at blanks with quotes respected. No shell is involved.",
     default="", form="words")
 
-LISTEN = Parameter(
-    "listen", "Endpoints to probe",
-    "Blank-separated endpoints to probe instead of those that the daemon was started with, for example "
-    "http://192.168.122.100:236 unix:/run/kopano/server.sock, lmtp://..., imap://..., imaps://..., pop3://..., "
-    "pop3s://..., https://... . When empty, they come from the configuration at start.",
-    default="", form="endpoints", reloadable=True)
+_ENDPOINTS = {
+    "soap": "http://192.168.122.100:236 https://192.168.122.100:237 unix:/run/kopano/server.sock",
+    "lmtp": "lmtp://192.168.122.100:2003",
+    "imap": "imap://192.168.122.100:143 imaps://192.168.122.100:993 pop3://192.168.122.100:110 "
+            "pop3s://192.168.122.100:995",
+    "caldav": "http://192.168.122.100:8080 https://192.168.122.100:8443",
+}
 
 
-def stop_escalate(drain):
+def listen(protocol):
+    """Where the daemon is asked."""
+    return Parameter(
+        "listen", "Endpoints to probe",
+        "Blank-separated endpoints to probe instead of those that the daemon was started with, for example "
+        "%s . When empty, they come from the configuration at start." % _ENDPOINTS[protocol],
+        default="", form="endpoints", reloadable=True)
+
+
+# with nobody to finish, stop waits for nothing
+_NOT_WAITED_FOR = {
+    "dagent": "; without a client dagent is not waited for so long",
+    "gateway": "; without a client gateway is not waited for so long",
+    "ical": "; without a child process ical is not waited for so long",
+    "spooler": "; without a mail under way spooler is not waited for so long",
+}
+
+
+def stop_escalate(name, drain):
     """When stop presses on."""
     return Parameter(
         "stop_escalate", "Seconds until stop presses on",
-        "Seconds from the first SIGTERM, which lets clients finish, to the second one, which ends the daemon at "
-        "once; SIGKILL follows 5 seconds later. The default is longer than the daemon's own drain; dagent and gateway "
-        "without a client, ical without a child process and spooler without a mail under way do not wait for it. "
-        "A stop timeout that is too short for this compresses the steps.",
+        "Seconds from the first SIGTERM, which lets what is under way finish, to the second one, which ends the daemon "
+        "at once; SIGKILL follows 5 seconds later. The default is longer than the daemon's own drain%s. "
+        "A stop timeout that is too short for this compresses the steps." % _NOT_WAITED_FOR.get(name, ""),
         kind="integer", default=drain, reloadable=True, least=1, most=3600)
 
 

@@ -65,6 +65,22 @@ def test_a_page_tells_all_that_the_agent_declares(pages, name):
         assert section(text, title).strip()
 
 
+@pytest.mark.parametrize("name", agents.NAMES)
+def test_a_page_speaks_of_its_own_agent(pages, name):
+    """What is so of another daemon only is said on that one's page."""
+    text = read(pages, f"ocf_kopano_{name}.7")
+    body = " ".join(text.partition("SEE ALSO")[0].split())
+    assert f"/usr/lib/ocf/resource.d/kopano/{name}\n" in section(text, "FILES")
+    assert ("schema upgrade" in body) == (name == "server")
+    assert ("lmtp://" in body) == (name == "dagent")
+    assert ("imap://" in body) == (name == "gateway")
+    others = {"dagent", "spooler", "gateway", "ical"} - {name}
+    for title in ("ACTIONS", "PARAMETERS", "EXIT CODES"):
+        assert not others & set(re.findall(r"\w+", section(text, title))), title
+    if name == "webapp-health":
+        assert "daemon" not in section(text, "ACTIONS") + section(text, "EXIT CODES")
+
+
 def examples(pages, tool):
     """The commands of all pages of agents that begin with the name of a tool, as a shell script."""
     found = []
