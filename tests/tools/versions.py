@@ -1,7 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""versions.py [--write]: what the tests run with on this machine, as the table of README.md (--write puts it there)."""
-import glob
+"""versions.py [--write | --check]: what the tests run with on this machine, as the table of README.md.
+
+--write puts it there; --check, which `make test` ends with, fails when a row of the table is missing or names another
+version than what ran, by its first two numbers: the third is that of a distribution's updates.
+"""
 import os
 import re
 import subprocess
@@ -11,7 +14,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 PACKAGES = (("Pacemaker", "pacemaker"), ("Corosync", "corosync"), ("crmsh", "crmsh"), ("pcs", "pcs"),
             ("resource-agents (ocf.py)", "resource-agents"), ("psutil", "python3-psutil"),
             ("requests", "python3-requests"), ("MariaDB", "mariadb-server"), ("Apache", "apache2"), ("rpm", "rpm"))
-BEGIN, END = "<!-- versions: written by tests/tools/versions.py -->\n", "<!-- end of versions -->\n"
+BEGIN = ("<!-- versions: written by `tests/tools/versions.py --write` after `make test`,\n"
+         "     which fails when a row's first two numbers are not those of what ran -->\n")
+END = "<!-- end of versions -->\n"
+RAN = ROOT + "/build/pythons-that-passed"       # written by tests/tools/pythons
 
 
 def package(name):
@@ -22,13 +28,14 @@ def package(name):
 
 
 def pythons():
-    """This one, and those that the library's own tests were run with."""
-    found = {"%d.%d.%d" % sys.version_info[:3]}
-    for python in glob.glob(ROOT + "/build/python-*/bin/python"):
-        done = subprocess.run([python, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"],
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-        found.add(done.stdout.decode().strip())
-    return sorted(found - {""}, key=lambda words: [int(part) for part in words.split(".")])
+    """This one, and those that the library's own tests have passed with; None when they were not run here."""
+    try:
+        with open(RAN) as file:
+            found = set(file.read().split())
+    except FileNotFoundError:
+        return None
+    found.add("%d.%d.%d" % sys.version_info[:3])
+    return sorted(found, key=lambda words: [int(part) for part in words.split(".")])
 
 
 def kopano():
@@ -43,25 +50,58 @@ def system():
         return re.search('^PRETTY_NAME="?(.*?)"?$', file.read(), re.MULTILINE)[1]
 
 
-def table():
-    """The lines of the table."""
-    rows = [("distribution", system()), ("Python", ", ".join(pythons()))]
-    rows += [(title, package(name)) for title, name in PACKAGES] + [("Kopano", kopano())]
-    return "".join("| %s | %s |\n" % row for row in [("", "tested with"), ("---", "---")] + rows if row[1])
+def rows(written):
+    """{title: what ran}, Pythons as written when they were not run here."""
+    ran = pythons()
+    found = {"distribution": system(), "Python": ", ".join(ran) if ran else written.get("Python", "")}
+    found.update((title, package(name)) for title, name in PACKAGES)
+    found["Kopano"] = kopano()
+    return {title: value for title, value in found.items() if value}
+
+
+def short(value):
+    """A row's value without what updates change."""
+    return re.sub(r"\b(\d+\.\d+)\.[\w.]+", r"\1", value)
+
+
+def differences(written, found):
+    """What a reader of the table would be told wrong, one line for each row."""
+    out = []
+    for title in list(found) + [title for title in written if title not in found]:
+        there, here = written.get(title, "not in the table"), found.get(title, "not installed")
+        if title == "Kopano" and os.environ.get("KOPANO_SBIN"):
+            continue                            # the table is about the stand-ins
+        if short(there) != short(here):
+            out.append("%s: README.md says %s, what ran: %s" % (title, there, here))
+    return out
 
 
 def main():
-    """Print the table, or put it where it belongs."""
-    if sys.argv[1:] != ["--write"]:
-        print(table(), end="")
-        return
+    """Print the table, put it where it belongs, or look whether it is true; the exit code."""
     with open(ROOT + "/README.md") as file:
         text = file.read()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    with open(ROOT + "/README.md", "w") as file:
-        file.write(before + BEGIN + table() + END + after)
+    before, _, rest = text.partition("<!-- versions: ")
+    old, _, after = rest.partition(END)
+    written = dict(re.findall(r"^\| (\S.*?) \| (.*) \|$", old, re.MULTILINE))
+    written.pop("---", None)
+    found = rows(written)
+    if sys.argv[1:] == ["--check"]:
+        wrong = differences(written, found)
+        for line in wrong:
+            print(line)
+        if not os.path.exists(RAN):
+            print("Pythons: not run on this machine")
+        if wrong:
+            print("to renew it: tests/tools/versions.py --write")
+        return 1 if wrong or os.environ.get("CI") and not os.path.exists(RAN) else 0
+    lines = "".join("| %s | %s |\n" % row for row in [("", "tested with"), ("---", "---"), *found.items()])
+    if sys.argv[1:] == ["--write"]:
+        with open(ROOT + "/README.md", "w") as file:
+            file.write(before + BEGIN + lines + END + after)
+    else:
+        print(lines, end="")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
