@@ -172,6 +172,46 @@ def test_an_alert_tells_in_words(site):
     survivor.run("crm --force configure delete kopano-words")
 
 
+@pytest.mark.parametrize("package", ["deb"], indirect=True, scope="module")
+def test_a_bundle_holds_no_password(site):
+    """Of a node that serves: not the database's, a mailbox's, a fence device's, nor the one which that had before."""
+    site.restore()
+    database, mailbox, fence, former = "d4tab&se-Pw", "m41lbox-Pw", "f3nce&Pw,x", "the-f0rmer-Pw"
+    accounts = "".join(f"ALTER USER 'kopano'@'192.168.122.{last}' IDENTIFIED BY '{database}';\n"
+                       for last in (25, 26, 100, 101))
+    site.active("mysqld").run(["mariadb", "--socket=/run/mysqld/mysqld.sock"], input=accounts)
+    for node in site.lab:
+        node.run(["sed", "-i", f"s/^mysql_password.*/mysql_password = {database.replace('&', chr(92) + '&')}/",
+                  "/etc/kopano/server.cfg"])
+        node.put("/etc/kopano/bundle.secret", mailbox + "\n", 0o600)
+    home = site.active()
+    home.run(["crm_resource", "--restart", "--resource", "kopano-server"], timeout=120)
+    site.wait_started()
+    site.wait_serving()
+    home.run(["kopano-admin", "-c", "bert", "-p", mailbox, "-e", "bert@example.com", "-f", "Bert"])
+    for name, value in (("test_user", "bert"), ("test_password_file", "/etc/kopano/bundle.secret")):
+        home.run(["crm_resource", "--resource", "kopano-gateway", "--set-parameter", name, "--parameter-value", value])
+    home.run(["crm", "configure", "primitive", "fence-other", "stonith:fence_ipmilan", "params", "ip=10.0.0.99",
+              "username=fencing", f"password={former}", "pcmk_host_list=nobody", "meta", "target-role=Stopped"])
+    home.run(["crm_resource", "--resource", "fence-other", "--set-parameter", "password", "--parameter-value", fence])
+    site.lab.settle()
+    said = home.out("kopano-ocf-report -o /root/bundle.tar.gz && mkdir /root/bundle && "
+                    "tar -xzf /root/bundle.tar.gz --strip-components=1 -C /root/bundle", timeout=240)
+    assert "Look through it" in said
+    found = {secret: home.run(["grep", "-rlF", secret, "/root/bundle"], check=False).stdout
+             for secret in (database, mailbox, fence, fence.replace("&", "&amp;"), former)}
+    assert not any(found.values()), found
+    # so they were there to be found
+    for secret, place in ((database, "/etc/kopano/server.cfg"), (former, "/var/log/pacemaker/pacemaker.log"),
+                          (fence.replace("&", "&amp;"), "/var/lib/pacemaker/cib/cib.xml")):
+        assert home.run(["grep", "-cF", secret, place], check=False).stdout.strip() not in ("", "0"), place
+    assert 'value="********"' in home.out(["grep", "fence-other.*password", "/root/bundle/cluster/cib.xml"])
+    assert "mysql_password = ********" in home.out(["cat", "/root/bundle/files/etc/kopano/server.cfg"])
+    assert "ready for connections" in home.out("cat /root/bundle/files/var/lib/mysql/mysqld.log")
+    assert "kopano-gateway" in home.out(["cat", "/root/bundle/cluster/crm_mon"])
+    home.run("rm -r /root/bundle /root/bundle.tar.gz; crm --force configure delete fence-other")
+
+
 def test_the_installed_agents_recover_a_killed_server(site, package):
     site.restore()
     victim = site.snapshot()["server"]
