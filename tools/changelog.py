@@ -32,7 +32,10 @@ def releases(version, epoch):
                 found[-1][2].append(plain(line[2:]))
             elif found and line.startswith("  "):
                 found[-1][2][-1] += " " + plain(line)
-    return [release for release in found if release[2]]
+    found = [release for release in found if release[2]]
+    if not found or found[0][0] != version:
+        sys.exit("CHANGELOG.md begins with %s; this is %s" % (found[0][0] if found else "nothing", version))
+    return found
 
 
 def plain(text):

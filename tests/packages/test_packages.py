@@ -5,9 +5,11 @@ import hashlib
 import os
 import re
 import subprocess
+import tempfile
 
 import pytest
 
+from conformance import page
 from world import World, wait_for
 
 from . import files
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.xdist_group("packages")
 
 AGENTS = "/usr/lib/ocf/resource.d/kopano"
 NAMES = ("server", "dagent", "spooler", "gateway", "ical", "monitor", "webapp-health")
+TESTS_OF_A_USER = [f"tests/unit/test_{name}.py" for name in (
+    "action", "kopano_cfg", "lifecycle", "state", "validate", "validate_around", "validate_firewall")]
 
 
 def digest(path):
@@ -45,6 +49,21 @@ def test_the_check_of_the_packages_ran_tests(builds):
     for kind in ("rpm", "deb"):
         with open(f"{builds[0]}/build/{kind}/log") as log:
             assert re.search(r"^\d+ passed", log.read(), re.MULTILINE), kind
+
+
+@pytest.mark.timeout(400)
+def test_an_ordinary_user_builds_it(tarballs):
+    """With the tests that know who runs them; in a container that user need not even have a name."""
+    with tempfile.TemporaryDirectory() as place:
+        good("tar", "-xzf", tarballs[0], "-C", place, "--no-same-owner")
+        good("chown", "-R", "54321:54321", place)
+        source, = glob.glob(f"{place}/*")
+        said = good("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "make", "-s", "-C", source, "deb",
+                    timeout=380, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": place, "TMPDIR": place,
+                                      "CHECK": " ".join(TESTS_OF_A_USER)})
+        assert ".deb\n" in said
+        with open(f"{source}/build/deb/log") as log:
+            assert int(re.search(r"^(\d+) passed", log.read(), re.MULTILINE)[1]) > 500
 
 
 def test_rpmlint(builds, rpm):
@@ -82,6 +101,39 @@ def test_uninstall_leaves_nothing(tmp_path):
     good("make", "-s", "-C", ROOT, "uninstall", f"DESTDIR={tmp_path}")
     assert [line for line in files.listing(str(tmp_path)) if not line.endswith("/")] == []
     assert not [line for line in files.listing(str(tmp_path)) if "kopano" in line]
+
+
+def test_links_of_the_installed_documents(tmp_path):
+    """Those in one document to another lead to one that is installed, wherever its copy lies."""
+    files.installed(str(tmp_path))
+    found = {}
+    for line in files.listing(str(tmp_path)):
+        path = line.split(" ", 1)[1]
+        if path.endswith(".md"):
+            with open(f"{tmp_path}{path}") as document:
+                text = document.read()
+            links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+            found[path] = [link for link in links if link and "://" not in link]
+    doc = "/usr/share/doc/resource-agents-kopano"
+    for path, links in found.items():
+        for link in links:
+            there = os.path.normpath(os.path.join(os.path.dirname(path), link))
+            assert os.path.isfile(f"{tmp_path}{there}"), f"{path}: {link}"
+            assert link.startswith("/") or path.startswith(doc), "who copies crm/ loses it"
+    assert {"guide.md", "drills.md", "procedures.md", "migration.md"} <= set(found[doc + "/README.md"])
+    assert found["/usr/share/resource-agents-kopano/crm/README.md"] == [doc + "/guide.md"]
+
+
+def test_the_guides_copy_of_the_configurations(tmp_path):
+    """The guide's line for whoever has installed a package: whole files, no links that lead nowhere."""
+    files.installed(str(tmp_path))
+    with open(ROOT + "/docs/guide.md") as guide:
+        line, = re.findall("^    (cp -rL /usr/share/.*)$", guide.read(), re.MULTILINE)
+    (tmp_path / "here").mkdir()
+    good("sh", "-ec", line.replace("/usr/share", f"{tmp_path}/usr/share"), cwd=tmp_path / "here")
+    copied = [name for name in files.listing(str(tmp_path / "here")) if not name.endswith("/")]
+    assert len(copied) > 70 and not [name for name in copied if name.startswith("link")]
+    assert "644 /crm/drbd/040-kopano.crm" in copied and "644 /crm/node/etc/hosts" in copied
 
 
 def modules(golden):
@@ -134,13 +186,35 @@ def test_what_is_in_the_deb(golden, deb):
 
 # ---- RPM in an empty tree --------------------------------------------------------------------------------
 
+SYSTEMD, UNITS = "etc/systemd/system", "/usr/lib/systemd/system"
+# links below /etc; of these daemons server (named once), spooler and gateway are started at boot, for:
+AT_BOOT = {
+    f"{SYSTEMD}/multi-user.target.wants/kopano-server.service": f"{UNITS}/kopano-server.service",
+    f"{SYSTEMD}/graphical.target.requires/kopano-server.service": f"{UNITS}/kopano-server.service",
+    f"{SYSTEMD}/multi-user.target.wants/kopano-gateway.service": f"{UNITS}/kopano-gateway.service",
+    f"{SYSTEMD}/multi-user.target.wants/kopano-search.service": f"{UNITS}/kopano-search.service",
+    # scripts of init, the second with a unit of that name
+    "etc/rc2.d/S20kopano-spooler": "../init.d/kopano-spooler",
+    "etc/rc5.d/S20kopano-spooler": "../init.d/kopano-spooler",
+    "etc/rc3.d/S20kopano-ical": "../init.d/kopano-ical", f"{SYSTEMD}/kopano-ical.service": "/etc/hostname",
+    "etc/rc1.d/S20kopano-dagent": "../init.d/kopano-dagent", "etc/rc3.d/K20kopano-dagent": "../init.d/kopano-dagent",
+    # masked
+    f"{SYSTEMD}/multi-user.target.wants/kopano-monitor.service": f"{UNITS}/kopano-monitor.service",
+    f"{SYSTEMD}/kopano-monitor.service": "/dev/null", "etc/rc3.d/S20kopano-monitor": "../init.d/kopano-monitor",
+}
+NOTICE = [
+    "resource-agents-kopano: systemd starts these at boot: kopano-server.service kopano-spooler.service "
+    "kopano-gateway.service",
+    "On nodes of a cluster let Pacemaker alone start them, before it gets its resources:",
+    "    systemctl disable --now kopano-server.service kopano-spooler.service kopano-gateway.service"]
+
+
 @pytest.fixture
 def tree(tmp_path):
-    """An empty tree where systemd would start two of Kopano's daemons."""
-    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
-    wants.mkdir(parents=True)
-    for name in ("kopano-server", "kopano-gateway", "kopano-search"):
-        (wants / f"{name}.service").symlink_to(f"/usr/lib/systemd/system/{name}.service")
+    """An empty tree where systemd would start some of Kopano's daemons."""
+    for path, target in AT_BOOT.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).symlink_to(target)
     return str(tmp_path)
 
 
@@ -158,10 +232,7 @@ def test_rpm_in_an_empty_tree(rpm, tree):
     before = files.listing(tree + "/etc")
     code, said = query("--nodeps", "-i", rpm)
     assert code == 0
-    assert said == [
-        "resource-agents-kopano: systemd starts these at boot: kopano-server.service kopano-gateway.service",
-        "On nodes of a cluster let Pacemaker alone start them, before it gets its resources:",
-        "    systemctl disable --now kopano-server.service kopano-gateway.service"]
+    assert said == NOTICE
     assert files.listing(tree + "/etc") == before, "it changes nothing"
     assert query("--verify", "--nodeps", "resource-agents-kopano") == (0, [])
 
@@ -177,12 +248,41 @@ def test_rpm_in_an_empty_tree(rpm, tree):
     owned = set(query("-ql", "resource-agents-kopano")[1])
     assert {path for path in contents(tree) if path.startswith(LIBRARY)} <= owned, "a stray file"
 
-    # a newer Python than that of the build was here
-    with open(f"{tree}{LIBRARY}/kopano_ocf/__pycache__/action.cpython-399.pyc", "w"):
-        pass
+    # a newer Python than that of the build was here; and what the agents remember, beside others' memories
+    os.makedirs(tree + "/run/resource-agents")
+    for path in (f"{LIBRARY}/kopano_ocf/__pycache__/action.cpython-399.pyc",
+                 "/run/resource-agents/kopano-ocf-server-x", "/run/resource-agents/apache-x"):
+        with open(tree + path, "w"):
+            pass
     assert query("-e", "resource-agents-kopano") == (0, [])
+    assert os.listdir(tree + "/run/resource-agents") == ["apache-x"]
     assert {path for path in contents(tree) if "kopano" in path or "ocf" in path} == set()
     assert files.listing(tree + "/etc") == before
+
+
+def test_what_another_version_has_compiled_goes(rpm, tree):
+    """A module whose source has the same time and size in both, compiled at its first use."""
+    good("rpm", "--root", tree, "--nodeps", "-i", rpm)
+    words = [f"{tree}{AGENTS}/server", "meta-data"]
+    before = good(*words)
+    source = f"{tree}{LIBRARY}/kopano_ocf/metadata.py"
+    with open(source) as file:
+        text = file.read()
+    seen = os.stat(source)
+    assert "<longdesc" in text
+    for content in (text.replace("<longdesc", "<another_"), text):
+        with open(source, "w") as file:
+            file.write(content)
+        os.utime(source, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        if content != text:
+            good("/usr/bin/python3", "-m", "py_compile", source)
+    assert "<another_" in good(*words), "what the scriptlet is for"
+    compiled = set(glob.glob(f"{tree}{LIBRARY}/**/*.pyc", recursive=True))
+    good("rpm", "--root", tree, "--nodeps", "-U", "--replacepkgs", rpm)
+    left = set(glob.glob(f"{tree}{LIBRARY}/**/*.pyc", recursive=True))
+    assert len(left) == 10 and compiled - left
+    assert good(*words) == before
+    assert run("rpm", "--root", tree, "--verify", "--nodeps", "resource-agents-kopano")[0] == 0
 
 
 def test_the_shebang_is_one_that_distributions_leave_alone(rpm, tree):
@@ -233,7 +333,9 @@ class Machine:
 
     def kopano_files(self):
         """What of the package is there."""
-        code, said = self("find", "/usr/lib/ocf", "/usr/share", "/usr/sbin", "-path", "*kopano*")
+        os.makedirs("/run/resource-agents", exist_ok=True)
+        code, said = self("find", "/usr/lib/ocf", "/usr/share", "/usr/sbin", "/run/resource-agents",
+                          "-path", "*kopano*")
         assert code == 0
         return said.splitlines()
 
@@ -241,11 +343,12 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path):
     found = Machine(tmp_path)
-    wants = "/etc/systemd/system/multi-user.target.wants"
-    os.makedirs(wants, exist_ok=True)
-    os.symlink("/nonexistent", wants + "/kopano-dagent.service")
+    for path, target in AT_BOOT.items():
+        os.makedirs(os.path.dirname("/" + path), exist_ok=True)
+        os.symlink(target, "/" + path)
     yield found
-    os.unlink(wants + "/kopano-dagent.service")
+    for path in AT_BOOT:
+        os.unlink("/" + path)
     found.close()
 
 
@@ -253,7 +356,7 @@ def test_deb_with_apt(deb, machine, tmp_path_factory):
     """Installed, upgraded while a daemon runs and is monitored all the time, verified, removed."""
     before = set(machine.kopano_files())
     said = machine.apt("install", older(deb, tmp_path_factory.mktemp("older")))
-    assert "systemd starts these at boot: kopano-dagent.service\n" in said
+    assert "\n".join(NOTICE) + "\n" in said
     with World(11) as world:
         world.database.start()
         env = {"PATH": world.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "OCF_ROOT": "/usr/lib/ocf",
@@ -287,5 +390,23 @@ def test_deb_with_apt(deb, machine, tmp_path_factory):
     there = machine.kopano_files()
     assert not [path for path in there if "bygone" in path]
     assert any("/action.cpython-" in path for path in there), "byte-compiled where it is installed"
-    machine.apt("purge", "resource-agents-kopano")
+    with open("/run/resource-agents/kopano-ocf-server-x", "w"):
+        pass
+    machine.apt("remove", "resource-agents-kopano")
     assert set(machine.kopano_files()) <= before
+
+
+@pytest.mark.timeout(400)
+def test_ocf_tester_on_what_apt_has_installed(deb, machine):
+    machine.apt("install", deb)
+    with World(11) as world:
+        world.database.start()
+        env = {"PATH": world.sbin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HA_RSCTMP": world.rsctmp}
+        with page.served():
+            for name in NAMES:
+                if name != "server":
+                    world.up("server")
+                words = ["-o", "attribute="] if name == "webapp-health" else []     # there is no cluster to keep it
+                code, said = machine("ocf-tester", "-n", "kopano", *words, f"{AGENTS}/{name}", env=env, timeout=150)
+                assert code == 0 and f"{AGENTS}/{name} passed all tests" in said, said
+    machine.apt("remove", "resource-agents-kopano")

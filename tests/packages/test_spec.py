@@ -27,7 +27,7 @@ DISTRIBUTIONS = {
 REQUIRED = {"python(abi) >= 3.6", "python3-psutil", "python3-requests", "resource-agents >= 4.2.0"}
 # of all of them; then of those whose pytest is new enough for the unit tests
 TO_BUILD = {"make", "python3-devel"}
-TO_CHECK = {"python3-hypothesis", "python3-psutil", "python3-pytest", "python3-requests", "resource-agents"}
+TO_CHECK = {"python3-psutil", "python3-pytest", "python3-requests", "resource-agents"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,8 @@ def test_as_a_distribution_reads_it(spec, macros, checked, shell):
     required = rpmspec(spec, macros, "-q", "--requires")
     assert {name for name in required if not name.startswith("rpmlib(")} == REQUIRED
     assert set(rpmspec(spec, macros, "-q", "--qf", "[%{recommendname}\n]")) == {"pacemaker", shell}
-    assert set(rpmspec(spec, macros, "-q", "--buildrequires")) == TO_BUILD | (TO_CHECK if checked else set())
+    to_check = TO_CHECK | (set() if "rhel" in macros else {"python3-hypothesis"})       # RHEL has none
+    assert set(rpmspec(spec, macros, "-q", "--buildrequires")) == TO_BUILD | (to_check if checked else set())
     release, = rpmspec(spec, macros, "-q", "--qf", "%{release} %{arch} %{license}\n")
     assert release == f"1{macros.get('dist', '')} noarch GPL-2.0-or-later"
 
@@ -70,12 +71,14 @@ def test_as_a_distribution_reads_it(spec, macros, checked, shell):
 def test_built_with_its_places(distribution, tarballs, tmp_path):
     """`rpmbuild -tb` is enough, and what it makes is small and in that distribution's places."""
     macros = DISTRIBUTIONS[distribution][0]
-    # as Fedora and RHEL 8 compress; the spec file decides
+    # as Fedora and RHEL 8 compress: a package, where the spec file decides; its pages, which xz then makes no smaller
     good("rpmbuild", "-tb", "--nodeps", "--without", "check", "--define", f"_topdir {tmp_path}", "--define",
-         "_binary_payload w2.xzdio", *defines(macros), tarballs[0])
+         "_binary_payload w2.xzdio", "--define",
+         "__os_install_post find %{buildroot}%{_mandir} -type f -exec gzip -9n {} +", *defines(macros), tarballs[0])
     package, = glob.glob(f"{tmp_path}/RPMS/noarch/*.rpm")
     assert os.path.getsize(package) < 300000
     there = good("rpm", "-qlp", package).splitlines()
+    assert "/usr/share/man/man7/kopano-ocf.7.gz" in there
     report, = (path for path in there if path.endswith("bin/kopano-ocf-report"))
     assert report == macros.get("_sbindir", "/usr/sbin") + "/kopano-ocf-report"
     assert f"{macros.get('_defaultdocdir', '/usr/share/doc')}/{NAME}/guide.md" in there

@@ -8,10 +8,9 @@ import pytest
 try:
     import hypothesis  # noqa: F401
 except ImportError:             # RHEL has none: the tests that it would feed are skipped, the others run
-    absent = mock.MagicMock()
-    absent.given.return_value = pytest.mark.skip(reason="no hypothesis here")
-    absent.settings.return_value = lambda test: test
-    sys.modules["hypothesis"] = absent
+    skipped = pytest.mark.skip(reason="no hypothesis here")
+    sys.modules["hypothesis"] = mock.MagicMock(**{
+        "given.return_value": skipped, "settings.return_value": lambda test: test})
 
 from kopano_ocf import address, validate_host, validate_kopano  # noqa: E402
 
