@@ -54,7 +54,6 @@ nodelist {{
 quorum {{
     provider: corosync_votequorum
     two_node: {two_node}
-    wait_for_all: 1
 }}
 system {{
     # Neither realtime scheduling nor control groups: the machine under the lab may forbid both.
