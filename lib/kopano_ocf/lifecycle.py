@@ -13,9 +13,11 @@ LAUNCH_LASTS = 12.0         # seconds at most from start's look for a daemon to 
 KILL_AFTER = 5.0            # seconds from the second SIGTERM to SIGKILL
 LEAKED_AFTER = 2.0          # seconds until stop asks whether a daemon waits for anybody at all
 SPOOLERS_OWN = 2            # connections of an idle spooler to its server: for requests, for notifications
+DATABASE_MISSED = 3.0       # seconds of silence after which start asks whether the server waits for its database
 PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
 DYING_LASTS = 3.0           # seconds that a killed process may take to give up its sockets
 SLICE = 2.0                 # seconds that a question waits before the daemon itself is looked at again
+AWAY = (talk.REFUSED, talk.SILENT, talk.UNREACHABLE, talk.CLOSED)      # not DENIED: another node may be let in
 _POLL = 0.05
 _PIPE_LIMIT = 65536
 
@@ -274,6 +276,7 @@ class LastWords:
 def _until_serving(call, instance, child, words):
     """Wait until a monitor would say 0 or 190; a dead child is an error at once, None a daemon of others that ended."""
     begun = time.monotonic()
+    ask_at = begun
     partly_since = None
     seen = Verdict(verdict.GENERIC, "it does not serve yet")
     while True:
@@ -300,6 +303,11 @@ def _until_serving(call, instance, child, words):
                     return Verdict(verdict.SUCCESS, "degraded: " + seen.words)
             else:
                 partly_since = None
+                if call.agent.name == "server" and main.age() >= DATABASE_MISSED and time.monotonic() >= ask_at:
+                    waits = _without_database(call, instance, AWAY, SLICE)
+                    if waits is not None:
+                        return waits
+                    ask_at = time.monotonic() + SLICE
         if call.left() <= call.reserve:
             return _late(call, instance, main, seen)
         time.sleep(min(_POLL, call.left()))
@@ -342,14 +350,25 @@ def _short_look(call, instance, main):
     return result
 
 
+def _without_database(call, instance, hows=None, patience=None):
+    """Success of a server whose database is not usable, of one of `hows` if given; None when that is not the reason.
+
+    No patience mends that. And while a start lasts, Pacemaker plans nothing
+    else, not even the recovery of the database.
+    """
+    database = monitor.database(call, instance, patience)
+    if database.how == talk.FINE or hows and database.how not in hows:
+        return None
+    instance.save()
+    return Verdict(verdict.SUCCESS, "degraded: it waits for its database: %s" % database.words)
+
+
 def _late(call, instance, main, seen):
-    """Time is up: a server that waits for a database which is away is no failure that another node could mend."""
+    """Time is up."""
+    waits = None
     if call.agent.name == "server" and main is not None and not main.dead:
-        database = monitor.database(call, instance)
-        if database.how != talk.FINE:
-            instance.save()
-            return Verdict(verdict.SUCCESS, "degraded: it waits for its database: %s" % database.words)
-    return Verdict(verdict.GENERIC, "not serving after %d s: %s" % (int(call.timeout), seen.words))
+        waits = _without_database(call, instance)
+    return waits or Verdict(verdict.GENERIC, "not serving after %d s: %s" % (int(call.timeout), seen.words))
 
 
 def _died(call, instance, child, words):
