@@ -17,7 +17,6 @@ DATABASE_MISSED = 3.0       # seconds of silence after which start asks whether 
 PARTLY_FOR = 1.0            # seconds that some endpoints may lag behind others while a daemon comes up
 DYING_LASTS = 3.0           # seconds that a killed process may take to give up its sockets
 SLICE = 2.0                 # seconds that a question waits before the daemon itself is looked at again
-AWAY = (talk.REFUSED, talk.SILENT, talk.UNREACHABLE, talk.CLOSED)      # not DENIED: another node may be let in
 _POLL = 0.05
 _PIPE_LIMIT = 65536
 
@@ -304,9 +303,10 @@ def _until_serving(call, instance, child, words):
             else:
                 partly_since = None
                 if call.agent.name == "server" and main.age() >= DATABASE_MISSED and time.monotonic() >= ask_at:
-                    waits = _without_database(call, instance, AWAY, SLICE)
-                    if waits is not None:
-                        return waits
+                    waits = monitor.waits_for_database(call, instance)
+                    if waits:
+                        instance.save()
+                        return Verdict(verdict.SUCCESS, "degraded: " + waits)
                     ask_at = time.monotonic() + SLICE
         if call.left() <= call.reserve:
             return _late(call, instance, main, seen)
@@ -350,25 +350,14 @@ def _short_look(call, instance, main):
     return result
 
 
-def _without_database(call, instance, hows=None, patience=None):
-    """Success of a server whose database is not usable, of one of `hows` if given; None when that is not the reason.
-
-    No patience mends that. And while a start lasts, Pacemaker plans nothing
-    else, not even the recovery of the database.
-    """
-    database = monitor.database(call, instance, patience)
-    if database.how == talk.FINE or hows and database.how not in hows:
-        return None
-    instance.save()
-    return Verdict(verdict.SUCCESS, "degraded: it waits for its database: %s" % database.words)
-
-
 def _late(call, instance, main, seen):
-    """Time is up."""
-    waits = None
+    """Time is up: a server that waits for a database which is away is no failure that another node could mend."""
     if call.agent.name == "server" and main is not None and not main.dead:
-        waits = _without_database(call, instance)
-    return waits or Verdict(verdict.GENERIC, "not serving after %d s: %s" % (int(call.timeout), seen.words))
+        database = monitor.database(call, instance)
+        if database.how != talk.FINE:
+            instance.save()
+            return Verdict(verdict.SUCCESS, "degraded: it waits for its database: %s" % database.words)
+    return Verdict(verdict.GENERIC, "not serving after %d s: %s" % (int(call.timeout), seen.words))
 
 
 def _died(call, instance, child, words):

@@ -9,6 +9,7 @@ import time
 from kopano_ocf import backend, endpoint, talk, verdict
 
 TWICE_EVERY = 300.0     # seconds between looks for a second spooler or monitor, which cost a look at every process
+AWAY = (talk.REFUSED, talk.SILENT, talk.UNREACHABLE, talk.CLOSED)
 BRIEFLY = 2.0           # seconds for a question to the database that is asked in passing
 FORGIVEN_AFTER = 3      # good deep checks in a row that make a failed one forgotten
 
@@ -73,11 +74,16 @@ def server(call, instance, main):
     """kopano-server: HEAD on every endpoint; at depth 20 logon, getStore, logoff over its socket."""
     early = call.deadline - call.reserve
     if not instance.get("served"):
-        # a schema upgrade is recognised without waiting out the whole timeout
+        # a schema upgrade, or the lack of a database, is recognised without waiting out the whole timeout: Pacemaker
+        # waits for the first monitor after a start, and does nothing meanwhile, not even for the database
         pairs = ask_local(call, instance, main, soap_head, min(early, time.monotonic() + 1.0))
         if verdict.silent(pairs) and instance.upgrading(main):
             return verdict.Verdict(verdict.DEGRADED, "process %d is upgrading its database schema" % main.pid)
         if verdict.silent(pairs):
+            waits = waits_for_database(call, instance)
+            if waits:
+                instance.put("looks10", None)
+                return verdict.Verdict(verdict.DEGRADED, waits)
             pairs = ask_local(call, instance, main, soap_head, early)
     else:
         pairs = ask_local(call, instance, main, soap_head, early)
@@ -99,6 +105,15 @@ def server(call, instance, main):
         if deep.rc != verdict.SUCCESS:
             return deep
     return result
+
+
+def waits_for_database(call, instance):
+    """Why a server that is silent and has never served may be so: words on a database that is not there; else None.
+
+    One that refuses us counts as there: another node may be let in.
+    """
+    seen = database(call, instance, BRIEFLY)
+    return "it waits for its database: %s" % seen.words if seen.how in AWAY else None
 
 
 def soap_head(wire):

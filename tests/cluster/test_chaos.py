@@ -21,8 +21,7 @@ from chaos.run import run
 from kopano_site import DEPLOYMENTS, ROOT, keep_logs
 from node import processes
 
-# of the short run: a node hangs, while services do. (In that of seed 12 MariaDB may die while kopano-server starts,
-# which ends in an outage that lasts: crm/README.md, "What it does not do".)
+# of the short run: a node hangs, while services do
 SEED, SECONDS = 151, 65
 COMMAND = f"{ROOT}/tests/cluster/chaos/run.py"
 

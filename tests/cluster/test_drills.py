@@ -23,7 +23,7 @@ from namespaces import wait_for
 OUTAGES = f"{ROOT}/build/outages.txt"
 ALL = os.environ.get("DRILLS") == "all"
 SELECTED = {
-    "shared-storage": ("kill-server", "freeze-clients", "database-down", "schema-upgrade", "storage-readonly",
+    "shared-storage": ("kill-server", "freeze-clients", "database-killed-at-start", "schema-upgrade", "storage-readonly",
                        "cut-both", "storage-lost", "standby"),
     "drbd": ("kill-node", "cut-replication-then-kill"),
 }

@@ -126,17 +126,17 @@ def test_a_server_whose_database_hangs_starts_degraded(world11):
 
 
 def starts_degraded(site):
-    """And soon: while a start lasts, Pacemaker does not bring the database back either."""
+    """And soon: while a start lasts, and the monitor after it, Pacemaker does not bring the database back either."""
     with contextlib.suppress(StandinOnly):
         site.fault("server", "retry", 2)
     assert says(site.agent("server", "start", timeout=120), 0).took < 10
     pid = site.main_pid("server")
     again, shallow, deep = together(lambda: site.agent("server", "start", timeout=120),
-                                    lambda: site.agent("server", "monitor", level=10, timeout=3),
-                                    lambda: site.agent("server", "monitor", level=20, timeout=3))
+                                    lambda: site.agent("server", "monitor", level=10, timeout=30),
+                                    lambda: site.agent("server", "monitor", level=20, timeout=30))
     says(again, 0)
-    says(shallow, 190, "database")
-    says(deep, 190, "database")
+    assert says(shallow, 190, "database").took < 10
+    assert says(deep, 190, "database").took < 10
     assert site.main_pid("server") == pid
 
 

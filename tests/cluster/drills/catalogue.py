@@ -201,6 +201,38 @@ def database_killed(scene):
     scene.no_node_given_up()
 
 
+@drill("database-killed-at-start", "MariaDB hangs and dies while kopano-server, killed too, is being started",
+       "That start is a success after some seconds: while it lasts Pacemaker does nothing for MariaDB. Then MariaDB is "
+       "started.",
+       "All is well within 40 s of MariaDB's start. No other daemon was restarted, but perhaps dagent, once.",
+       "`pkill -STOP -x mariadbd; pkill -9 -x kopano-server`, and when that runs again `pkill -9 -x mariadbd`",
+       manual="concluded, not measured: as for database-killed")
+def database_killed_at_start(scene):
+    scene.impatient("kopano-dagent", monitor=8)
+    if scene.site.interval != 1.0:
+        scene.fault("dagent", "drain 3")
+    before = scene.database()
+
+    def break_both():
+        os.kill(before.pid, signal.SIGSTOP)
+        scene.kill(signal.SIGKILL, "server")
+    scene.breaks("mariadbd gets SIGSTOP, kopano-server SIGKILL", break_both)
+    scene.replaced("server")
+    killed = time.monotonic()
+    scene.breaks("mariadbd gets SIGKILL, under a kopano-server that is being started", os.kill, before.pid,
+                 signal.SIGKILL)
+    scene.until(lambda: scene.starts("mysqld"), 120, "MariaDB was started")
+    took = time.monotonic() - killed
+    # after 3 s start asks the database, for at most 2; so does the monitor after it, after a second
+    allowed = scene.interval + 5 + 3 + own_start_times(scene.home, ["mysqld"])["mysqld"] + RESTART + RESERVE
+    if took > allowed:
+        raise Failed(f"MariaDB was started only after {took:.1f} s, allowed are {allowed:.1f} s")
+    scene.served(within=90)
+    back_in_time(scene)
+    scene.only_acted_on("kopano-server", "mysqld", perhaps=scene.dagent_perhaps())
+    scene.no_node_given_up()
+
+
 @drill("database-down", "MariaDB dies and can't start, on neither node, for ten minutes",
        "Pacemaker keeps trying. Kopano's daemons say \"degraded\" and stay; mail waits at the MTA.",
        "All is well by itself within 40 s of MariaDB's start. No Kopano daemon was restarted, but perhaps "
