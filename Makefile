@@ -53,6 +53,10 @@ compare: deps	## the same faults on the manual's own cluster and on crm/drbd; T=
 test:		## install what the tests need, then lint and run everything (root)
 	@WORKERS=$(WORKERS) tests/tools/test $(T)
 
+.PHONY: test-long
+test-long: deps	## clusters that make test leaves out, for their length (root)
+	@INSTALLED=$${INSTALLED:-deb} LONG=only $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup tests/cluster $(T)
+
 .PHONY: test-drbd
 test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: 20 minutes or so of a quiet machine (root)
 	@tests/tools/deps $$(sed 's/#.*//' tests/vm/debian-packages.txt)

@@ -52,6 +52,7 @@ def _distributed(config):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "host: builds machines of its own, in namespaces")
+    config.addinivalue_line("markers", "long: left out of `make test`, run by `make test-long`")
     if hasattr(config, "workerinput"):
         # the directory that xdist chose was made outside, in a /tmp that isn't ours
         if config.option.basetemp:
@@ -68,7 +69,17 @@ def pytest_report_header(config):
     return "sandbox: " + ("one for each worker" if _distributed(config) else "namespaces of its own")
 
 
+def _leave_out(config, items):
+    """LONG=all takes tests that are marked long too, LONG=only no others; without it they are left out."""
+    wanted = {"": (False,), "only": (True,), "all": (False, True)}[os.environ.get("LONG", "")]
+    out = [item for item in items if bool(item.get_closest_marker("long")) not in wanted]
+    if out:
+        items[:] = [item for item in items if item not in set(out)]
+        config.hook.pytest_deselected(items=out)
+
+
 def pytest_collection_modifyitems(config, items):
+    _leave_out(config, items)
     if not why_no_sandbox():
         return
     barred = [item for item in items if not str(item.fspath).startswith(UNIT)]

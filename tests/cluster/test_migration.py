@@ -10,7 +10,8 @@ import signal
 import pytest
 
 from drills.traffic import SERVICES, Traffic
-from kopano_site import DAEMONS
+from installed import PYTHON
+from kopano_site import DAEMONS, ROOT
 from namespaces import wait_for
 from practice import Document
 from timeline import Timeline
@@ -26,6 +27,15 @@ colocation calendar_with_kopano inf: calendar kopano
 """
 
 MIGRATION = Document("migration.md")
+
+# forty times pcs would be a minute of Python's starts
+QUICK_PCS = f"""
+import signal, sys
+sys.path.insert(0, "{ROOT}/tests/crm")
+from quick_pcs import Server
+with Server("/run/quick"):
+    signal.pause()
+"""
 
 
 class Clients(Traffic):
@@ -47,6 +57,13 @@ def planned(practice):
     said = practice.follow(steps("4.")[0])
     lines = [line.split() for line in said.splitlines() if line.startswith("  * ")]
     return {line[2]: line[1] for line in lines}
+
+
+def quick_pcs(node):
+    """Lines before a block of commands, that make its `pcs` quick. It is the node's own, see tests/crm/quick_pcs.py."""
+    node.run(["sh", "-c", 'setsid "$@" >/run/quick.log 2>&1 </dev/null &', "sh", PYTHON, "-c", QUICK_PCS])
+    wait_for(lambda: node.run("test -S /run/quick/pcs.socket", check=False).returncode == 0, 20, "pcs is imported")
+    return "PATH=/run/quick/bin:$PATH\n"
 
 
 def wait_planned(practice, expected):
@@ -105,6 +122,34 @@ def test_harm_with_the_history_left_in_place(practice):
     practice.settle()
     assert practice.site.snapshot() == again
     assert agents(practice)["kopano-ical"] == "lsb:kopano-ical" and "calendar" not in agents(practice)
+
+
+def test_migration_with_pcs(practice):
+    """And its way back, so that the next test finds the manual's cluster again."""
+    site = practice.site
+    before, of = site.snapshot(), agents(practice)
+    quick = quick_pcs(practice.home)
+
+    def pcs(heading, block=0):
+        practice.follow(quick + steps(heading)[block], tool="pcs")
+    with Clients(site, "pcs") as clients:
+        pcs("1.")
+        pcs("2.", 2)
+        pcs("3.")
+        wait_planned(practice, dict.fromkeys(NEW, "Start"))
+        pcs("5.")
+        site.wait_started()
+        wait_for(lambda: len(clients.acknowledged) > 50, 30, "more than a handful of mails")
+        assert site.snapshot() == before and not practice.lab.status().failures
+        new = agents(practice)
+        assert not any(agent.startswith("lsb") for agent in new.values())
+        assert {name: new[f"kopano-{name}"] for name in DAEMONS} == {name: f"ocf:kopano:{name}" for name in DAEMONS}
+        pcs("The way back")
+        wait_planned(practice, {})
+        pcs("5.")
+        practice.settle()
+    assert clients.misses() == [] and clients.lost_or_doubled() == []
+    assert site.snapshot() == before and agents(practice) == of
 
 
 def test_migration(practice):

@@ -143,6 +143,8 @@ def main():
     parser.add_argument("--no-write", action="store_true", help="leave docs/fault-matrix.md and README.md as they are")
     parser.add_argument("--list", action="store_true", help="the catalogue's names")
     parser.add_argument("--keep", metavar="FILE", help="what is done is kept there, and not repeated")
+    parser.add_argument("--nodes", action="store_true", help="run nothing: the page's section of nodes and networks "
+                        "anew, from what `make drills` has measured")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--pages", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -150,6 +152,9 @@ def main():
         return work()
     if options.pages:
         return pages()
+    if options.nodes:
+        report.write_nodes()
+        return 0
     if options.list:
         for one in CATALOGUE.values():
             print("%-24s %s: %s" % (one.name, ", ".join(one.daemons), one.broken))

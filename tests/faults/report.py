@@ -430,6 +430,14 @@ class Report:
             file.write(before + BEGIN + self.summary() + END + after)
 
 
+def write_nodes():
+    """Renew the page's last section, of nodes and networks, from what `make drills` has measured."""
+    with open(PAGE, encoding="utf-8") as file:
+        before = file.read().partition(NODES_HEAD.partition("\n")[0] + "\n")[0]
+    with open(PAGE, "w", encoding="utf-8") as file:
+        file.write(before + NODES_HEAD + table(nodes.rows()))
+
+
 def between(text):
     """README.md: what is before the markers, between, and after. Raises ValueError."""
     before, begin, rest = text.partition(BEGIN)

@@ -144,16 +144,20 @@ def worse(results):
 
 def page(results):
     """The document with these rows; those of other faults stay."""
-    rows, date = {}, time.strftime("%Y-%m-%d")
+    rows, today = {}, time.strftime("%Y-%m-%d")
+    dates = [today]
     if os.path.exists(DOCUMENT):
         with open(DOCUMENT) as file:
             text = file.read()
         rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
+        kept_from = re.search(r"broke both on ([^,]+),", text)[1].split(" and ")
         if not results:
-            date = re.search(r"broke both on (\S+),", text)[1]
+            dates = kept_from
+        elif len(results) < len(FAULTS):
+            dates = [date for date in kept_from if date != today] + [today]
     rows.update((line.split(" | ")[0], line) for line in (row(*result) for result in results))
     kept = [rows[f"| {fault.words}"] for fault in FAULTS.values() if f"| {fault.words}" in rows]
-    head = HEAD.format(date=date, system=system(), cores=os.cpu_count())
+    head = HEAD.format(date=" and ".join(dates), system=system(), cores=os.cpu_count())
     return head + "\n".join(kept) + f"\n\n{totals(kept)}"
 
 
