@@ -6,7 +6,10 @@ from unittest import mock
 import pytest
 
 try:
-    import hypothesis  # noqa: F401
+    import hypothesis
+    # how fast examples come says more of the machine than of the test
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("busy")
 except ImportError:             # RHEL has none: the tests that it would feed are skipped, the others run
     skipped = pytest.mark.skip(reason="no hypothesis here")
     sys.modules["hypothesis"] = mock.MagicMock(**{

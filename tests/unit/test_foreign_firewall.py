@@ -102,13 +102,13 @@ def test_files_that_are_included():
 
 
 def test_time_and_memory_have_bounds():
-    begin = time.monotonic()
+    begin = time.process_time()
     assert inputs("define a0 = { 1, 2 }\n" + "".join("define a%d = { $a%d, $a%d }\n" % (i + 1, i, i) for i in range(60))
                   + HEAD + "}\n}\n") == []
     inputs("table {\n" * 100000)
     inputs("\"" * 300000)
     inputs(HEAD + "tcp dport { 1, 2, 3 } accept\n" * 20000 + "}\n}\n")
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @given(st.text(alphabet="{};\n\"#$@,=!. \\"), st.integers(0, 200))
