@@ -43,7 +43,7 @@ drill: deps	## a named drill on a cluster of its own, to watch: NAME=kill-node; 
 
 .PHONY: drills
 drills: deps	## all drills, to be within their targets: on a quiet machine; see build/outages.txt (root)
-	@INSTALLED=$${INSTALLED:-deb} DRILLS=all $(PYTHON) -m pytest -q -n 3 --dist loadgroup tests/cluster/test_drills.py $(T)
+	@INSTALLED=$${INSTALLED:-deb} DRILLS=all LONG=all $(PYTHON) -m pytest -q -n 3 --dist loadgroup tests/cluster/test_drills.py $(T)
 
 .PHONY: compare
 compare: deps	## the same faults on the manual's own cluster and on crm/drbd; T=--write for docs/ (root)
@@ -55,7 +55,8 @@ test:		## install what the tests need, then lint and run everything (root)
 
 .PHONY: test-long
 test-long: deps	## clusters that make test leaves out, for their length (root)
-	@INSTALLED=$${INSTALLED:-deb} LONG=only $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup tests/cluster $(T)
+	@INSTALLED=$${INSTALLED:-deb} LONG=only $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup \
+		--ignore tests/cluster/test_drills.py tests $(T)
 
 .PHONY: test-drbd
 test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: 20 minutes or so of a quiet machine (root)

@@ -122,7 +122,7 @@ def test_drill(theatre, cluster, name, record_property):
     note(line)
 
 
-@pytest.mark.skipif(not ALL, reason="part of `make drills`")
+@pytest.mark.long       # of `make drills`: a timing, to be taken on a quiet machine
 @pytest.mark.xdist_group("drills-takeover")
 def test_takeover_beside_dummies(record_property):
     """A power cut, until mail flows: at most 1.5 times what Dummies need, plus the daemons' own start times."""

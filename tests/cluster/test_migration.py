@@ -124,6 +124,7 @@ def test_harm_with_the_history_left_in_place(practice):
     assert agents(practice)["kopano-ical"] == "lsb:kopano-ical" and "calendar" not in agents(practice)
 
 
+@pytest.mark.long
 def test_migration_with_pcs(practice):
     """And its way back, so that the next test finds the manual's cluster again."""
     site = practice.site

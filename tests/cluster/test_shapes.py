@@ -119,6 +119,7 @@ class Three(Site):
                     f"{self.lab.image}/root/crm/060-three-nodes.crm")
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("three-nodes")
 def test_of_three_nodes_two_are_enough_and_one_is_not():
     with Three() as site:
