@@ -56,13 +56,15 @@ def wait_for(condition, timeout=10, what=""):
     """Call condition() until it returns something true; return that. Raises Timeout after so many seconds."""
     deadline = time.monotonic() + timeout
     while True:
+        asked = time.monotonic()
         found = condition()
         if found:
             return found
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise Timeout("after %g s: %s" %
                           (timeout, what or getattr(condition, "__doc__", None) or condition))
-        time.sleep(0.01)
+        time.sleep(max(0.01, now - asked))          # to ask takes half of the time at most
 
 
 class Result:

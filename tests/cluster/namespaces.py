@@ -27,15 +27,21 @@ class LabError(Exception):
 
 
 def wait_for(condition, timeout, what, every=0.05):
-    """Poll `condition` until it is true; return its value. TimeoutError after `timeout` seconds."""
+    """Poll `condition` until it is true; return its value. TimeoutError after `timeout` seconds.
+
+    every: seconds between two looks, at least; more when a look takes long, so that waiting costs others no more than a
+    quarter of a processor.
+    """
     deadline = time.monotonic() + timeout
     while True:
+        asked = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"{what}: not within {timeout:g} s")
-        time.sleep(every)
+        time.sleep(max(every, 3 * (now - asked)))
 
 
 def command(argv, check=True, **options):

@@ -23,8 +23,7 @@ from namespaces import wait_for
 OUTAGES = f"{ROOT}/build/outages.txt"
 ALL = os.environ.get("DRILLS") == "all"
 SELECTED = {
-    "shared-storage": ("kill-server", "freeze-clients", "database-killed-at-start", "schema-upgrade",
-                       "storage-readonly", "cut-both", "storage-lost", "standby"),
+    "shared-storage": ("kill-server", "database-killed-at-start", "schema-upgrade", "cut-both", "standby"),
     "drbd": ("kill-node", "cut-replication-then-kill"),
 }
 # Also with intervals and timeouts as shipped, where the database is away for ten minutes: beside all the others.

@@ -197,6 +197,7 @@ def test_an_adopted_daemon_is_restarted_when_it_is_killed(practice, daemon):
     site.deliver(f"after kopano-{daemon} was restarted")
 
 
+@pytest.mark.long
 def test_pcs_clears_the_ground(practice):
     """pcs has no "overwrite": what the document deletes in a file leaves nothing behind but properties."""
     delete = steps("2.")[2].split("\nfor step")[0]

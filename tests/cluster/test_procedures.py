@@ -87,6 +87,7 @@ def test_update_with_a_schema_upgrade(practice):
     assert practice.lab.bmc.fenced() == practice.site.fenced_before
 
 
+@pytest.mark.long
 def test_nodes_out_and_back(practice):
     """The idle node with pcs; then the node with everything, on which the cluster software is stopped at once."""
     heading = OUT_AND_BACK
@@ -133,6 +134,7 @@ def test_apart_and_together(practice):
     assert "cli-" not in home.out("cibadmin --query --scope constraints")
 
 
+@pytest.mark.long
 def test_power_loss_and_a_new_machine(practice):
     """A node comes back alone, and is told to go on; a new machine takes the other one's place, and takes over."""
     heading = "Both nodes lost power, one comes back"
@@ -209,6 +211,7 @@ def put_deployments(practice):
                 practice.home.put(f"/root/{deployment}/{step}", practice.site.adapted(file.read()))
 
 
+@pytest.mark.long
 def test_from_drbd_to_shared_storage(practice):
     """On the cluster that runs. The lab's disks below DRBD are the same for both nodes: there is nothing to copy."""
     practice.shipped()
@@ -232,6 +235,7 @@ def test_from_drbd_to_shared_storage(practice):
     assert practice.lab.bmc.fenced() == practice.site.fenced_before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("old, new", MOVES)
 def test_a_moved_cib_is_that_of_a_new_cluster(practice, old, new):
     """In a file."""

@@ -143,7 +143,11 @@ def test_is_what_generate_makes_of_the_files():
     assert (result.returncode, result.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("build", BUILDS)
+LONG = pytest.mark.long         # crmsh takes ten seconds for each
+
+
+@pytest.mark.parametrize("build", [pytest.param(build, marks=[LONG] if build.startswith("three equal") else [])
+                                   for build in BUILDS])
 def test_builds_what_the_files_say(build, agents, tmp_path):
     deployment, values, quorum = BUILDS[build]
     built = from_wizard(deployment, tmp_path, values=values)
@@ -152,7 +156,8 @@ def test_builds_what_the_files_say(build, agents, tmp_path):
     assert properties(built) == properties(loaded)
 
 
-@pytest.mark.parametrize("build", ["shared-storage", "virtual-machine", "a third node that votes"])
+@pytest.mark.parametrize("build", ["shared-storage", pytest.param("virtual-machine", marks=LONG),
+                                   pytest.param("a third node that votes", marks=LONG)])
 def test_without_webapp(build, agents, tmp_path):
     deployment, values, quorum = BUILDS[build]
     built = from_wizard(deployment, tmp_path, values=values, webapp="no")
@@ -162,7 +167,8 @@ def test_without_webapp(build, agents, tmp_path):
         assert normal(built) == normal(loaded)
 
 
-@pytest.mark.parametrize("build", ["drbd", "shared-storage", "virtual-machine", "a third node beside DRBD"])
+@pytest.mark.parametrize("build", [pytest.param("drbd", marks=LONG), pytest.param("shared-storage", marks=LONG),
+                                   "virtual-machine", "a third node beside DRBD"])
 def test_another_site_has_no_value_of_the_manual(build, agents, tmp_path):
     deployment, values, _ = BUILDS[build]
     known = takes(deployment, values)
@@ -489,6 +495,7 @@ def test_an_arbiter_is_asked_for_its_fence_agent_only(tmp_path):
 
 # ---- one machine ----------------------------------------------------------------------------------------
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_machine_that_it_builds_runs(agents, tmp_path):
     with Site(names=("bob",)) as site:

@@ -46,7 +46,7 @@ def ocf_tester(host, *words):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("generation", [8, 9, 11])
+@pytest.mark.parametrize("generation", [8, pytest.param(9, marks=pytest.mark.long), 11])
 def test_ocf_tester(name, place, host):
     words = []
     if name == "webapp-health":

@@ -21,6 +21,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.path.match("contract/test_patience.py"))
 
 
+def pytest_itemcollected(item):
+    """What generation 9 does it does as 8 or as 11; in `make test` it is monitored only."""
+    case = getattr(item, "callspec", None)
+    if case and case.params.get("generation") == 9 and not item.path.match("contract/test_monitor.py"):
+        item.add_marker(pytest.mark.long)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Run a test; skip it at the point where it asks more than a real daemon can do."""

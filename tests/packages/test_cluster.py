@@ -40,7 +40,7 @@ class Package:
         self.install, self.verify, self.remove = install, verify, remove
 
 
-@pytest.fixture(scope="module", params=["deb", "rpm"])
+@pytest.fixture(scope="module", params=["deb", pytest.param("rpm", marks=pytest.mark.long)])
 def package(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("older")
     new = request.getfixturevalue(request.param)

@@ -5,10 +5,13 @@ import re
 import shutil
 import subprocess
 
+import pytest
+
 from conformance.agents import ROOT
 from world import World
 
 
+@pytest.mark.long
 def test_ocft(tmp_path):
     with open(ROOT + "/extras/ocft-kopano-server") as file:
         cases = re.findall('^CASE "(.*)"', file.read(), re.MULTILINE)

@@ -51,6 +51,7 @@ def test_the_check_of_the_packages_ran_tests(builds):
             assert re.search(r"^\d+ passed", log.read(), re.MULTILINE), kind
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_an_ordinary_user_builds_it(tarballs):
     """With the tests that know who runs them; in a container that user need not even have a name."""
