@@ -54,12 +54,12 @@ test:		## install what the tests need, then lint and run everything (root)
 	@WORKERS=$(WORKERS) tests/tools/test $(T)
 
 .PHONY: test-long
-test-long: deps	## clusters that make test leaves out, for their length (root)
+test-long: deps	## what make test leaves out for its length (root)
 	@INSTALLED=$${INSTALLED:-deb} LONG=only $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup \
 		--ignore tests/cluster/test_drills.py tests $(T)
 
 .PHONY: test-drbd
-test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: 20 minutes or so of a quiet machine (root)
+test-drbd: deps	## crm/drbd with real DRBD, on two emulated machines: up to an hour of a quiet machine (root)
 	@tests/tools/deps $$(sed 's/#.*//' tests/vm/debian-packages.txt)
 	@tests/vm/build-image
 	@$(PYTHON) -m pytest -x -s -v tests/vm/drbd_story.py $(T)

@@ -71,10 +71,16 @@ def pytest_report_header(config):
 
 def _leave_out(config, items):
     """LONG=all takes tests that are marked long too, LONG=only no others; without it they are left out."""
-    wanted = {"": (False,), "only": (True,), "all": (False, True)}[os.environ.get("LONG", "")]
-    out = [item for item in items if bool(item.get_closest_marker("long")) not in wanted]
+    wanted = os.environ.get("LONG", "")
+    if wanted not in ("", "only", "all"):
+        raise pytest.UsageError("LONG=%s: all or only" % wanted)
+    if wanted == "all":
+        return
+    kept, out = [], []
+    for item in items:
+        (kept if bool(item.get_closest_marker("long")) == (wanted == "only") else out).append(item)
     if out:
-        items[:] = [item for item in items if item not in set(out)]
+        items[:] = kept
         config.hook.pytest_deselected(items=out)
 
 

@@ -44,13 +44,10 @@ KINDS = dict(ALL, **{
 
 def programme():
     """Each fault at one daemon; the others of `make matrix` are long."""
-    seen = []
-    for one, daemon in CASES:
-        position = one.daemons.index(daemon)
-        if daemon == one.daemons[0]:
-            seen.append(one)
-        kept = position == len(seen) % len(one.daemons)
-        yield pytest.param((one, daemon), id=name_of((one, daemon)), marks=[] if kept else [pytest.mark.long])
+    for number, one in enumerate(CATALOGUE.values()):
+        for position, daemon in enumerate(one.daemons):
+            kept = position == number % len(one.daemons)
+            yield pytest.param((one, daemon), id=name_of((one, daemon)), marks=[] if kept else [pytest.mark.long])
 
 
 class Later:
