@@ -78,7 +78,7 @@ def freeze_server_under_mail(side):
 
 
 @fault("server-silent", "kopano-server lives, but says nothing on any of its endpoints; the database is fine",
-       watch=120)
+       watch=180)
 def server_silent(side):
     """Until it is restarted: the fault goes with its process."""
     side.breaks(side.silence, "server")
