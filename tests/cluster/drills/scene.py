@@ -84,7 +84,7 @@ class Scene(Story):
             print(self.lab.report(), flush=True)
             raise
         finally:
-            self.site.leaked += self.traffic.refused if self.traffic else 0
+            self.site.leaked += self.traffic.refused + self.traffic.given_up if self.traffic else 0
             for undo in reversed(self._clean_up):
                 undo()
         self.end_step()
@@ -286,11 +286,11 @@ class Scene(Story):
                                  f"{node.get('name')}, {most} are allowed")
 
     def dagent_perhaps(self):
-        """["kopano-dagent"] when its server or its database made it send a client away with a 421, and so lose a
-        slot: then it may be restarted, once."""
+        """["kopano-dagent"] when its server or its database made it send clients away with a 421, seen or too late to
+        be seen, and so lose slots: then it may be restarted, once."""
         if self.starts("kopano-dagent") > 1:
             raise Failed(f"{self.drill.name}: kopano-dagent was started {self.starts('kopano-dagent')} times")
-        return ["kopano-dagent"] if self.traffic.refused else []
+        return ["kopano-dagent"] if self.traffic.refused or self.traffic.given_up else []
 
     def limit(self, seconds, *services):
         """Failed when one of the services (all without names) was away for longer than that."""

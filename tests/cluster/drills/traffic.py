@@ -42,6 +42,7 @@ class Traffic:
         self.tried = []
         self.vanished = []              # words: fewer mails could be read than had been acknowledged
         self.refused = 0                # 421s since the begin: what they have cost dagent
+        self.given_up = 0               # LMTP clients that went without a word: dagent may have had a 421 for them
         self.first = 0
         self._end = threading.Event()
         self._threads = [threading.Thread(target=site.lab.outside, args=(loop,), name=loop.__name__, daemon=True)
@@ -89,6 +90,7 @@ class Traffic:
                     lmtp.send_message(message)
                     self.acknowledged.append(subject)
             words = self._look("dagent", talk)
+            self.given_up += "closed: timed out" in words      # as smtplib says it
             if "421" in words:
                 self.refused += 1
                 pause = min(2 * pause, 30)
