@@ -11,6 +11,7 @@ from kopano_ocf import backend, endpoint, talk, verdict
 TWICE_EVERY = 300.0     # seconds between looks for a second spooler or monitor, which cost a look at every process
 AWAY = (talk.REFUSED, talk.SILENT, talk.UNREACHABLE, talk.CLOSED)
 BRIEFLY = 2.0           # seconds for a question to the database that is asked in passing
+RETURNED = 10.0         # seconds for dagent's greeting when its server was away at the monitor before
 FORGIVEN_AFTER = 3      # good deep checks in a row that make a failed one forgotten
 
 
@@ -209,12 +210,18 @@ def dagent(call, instance, main):
     if deep.how != talk.FINE:
         if not listens_at(instance, main):
             return verdict.Verdict(verdict.GENERIC, "it does not listen any more")
+        instance.put("missed", "server")
         return verdict.of_dependency(deep)
     from kopano_ocf.probe import lmtp
+    if instance.get("missed"):
+        # mail has waited long enough: 421s have used up its slots, or the greeting comes in milliseconds
+        early = min(early, time.monotonic() + RETURNED)
     pairs = ask_local(call, instance, main, lmtp.greeting, early)
     again = None
     if verdict.of_endpoints(pairs).rc != verdict.SUCCESS:
         again = backend.deep(instance.folder, behind, call.deadline)
+    if again is None or again.how == talk.FINE:
+        instance.put("missed", None)
     return verdict.of_dagent(pairs, again)
 
 

@@ -201,6 +201,19 @@ def test_dagent_wedged_by_leaked_slots_is_1_once_its_server_is_good(world):
     says(world.agent("dagent", "monitor"), 0)
 
 
+def test_a_wedged_dagent_is_told_soon_after_its_server_is_back(world11):
+    """Mail has waited for the server long enough: not for nearly the whole timeout too, as when dagent alone hangs."""
+    serve(world11, "server", "dagent")
+    world11.kill_daemon("server")
+    for _ in range(20):
+        assert world11.hold("lmtp").greeting.startswith(b"421")
+    world11.release()
+    says(world11.agent("dagent", "monitor"), 190, "server")
+    start(world11, "server")
+    assert says(world11.agent("dagent", "monitor", timeout=30), 1, "lmtp", "server is fine").took < 14
+    assert says(world11.agent("dagent", "monitor", timeout=15), 1, "lmtp").took > 11        # as ever
+
+
 def test_dagent_that_says_421_with_a_good_server_is_1(site):
     site.fault("dagent", "421")
     says(site.agent("dagent", "monitor"), 1, "421", "server is fine")
