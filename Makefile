@@ -4,7 +4,7 @@
 PREFIX  = /usr
 DESTDIR =
 PYTHON  = /usr/bin/python3
-WORKERS = 3
+WORKERS = 4
 # more words for the command behind a target, as in: make test T="tests/contract -k gateway"
 T =
 

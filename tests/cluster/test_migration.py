@@ -4,8 +4,8 @@
 The tests are steps of one story, in this order.
 """
 import os
-import re
 import signal
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 
@@ -83,8 +83,8 @@ def wait_planned(practice, expected):
 def agents(practice):
     """{resource: agent} of what is configured."""
     said = practice.home.out("cibadmin --query --scope resources")
-    return {found[1]: ":".join(word for word in (found[2], found[4], found[5]) if word) for found in re.finditer(
-        r'<primitive id="([^"]+)" class="([^"]+)"( provider="([^"]+)")? type="([^"]+)"', said)}
+    return {one.get("id"): ":".join(filter(None, map(one.get, ("class", "provider", "type"))))
+            for one in ElementTree.fromstring(said).iter("primitive")}
 
 
 def test_the_manuals_cluster(practice):

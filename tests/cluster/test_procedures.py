@@ -46,6 +46,7 @@ def acted(timeline):
     return {(event.subject, event.node) for event in timeline.news() if event.kind == "start"}
 
 
+@pytest.mark.long
 @pytest.mark.skipif("KOPANO_SBIN" in os.environ, reason="needs a server that upgrades its schema on request")
 def test_update_with_a_schema_upgrade(practice):
     heading = "Update Kopano"

@@ -13,9 +13,9 @@ from .agents import NAMES, ROOT
 
 pytestmark = pytest.mark.usefixtures("installed")
 seven = pytest.mark.parametrize("name", NAMES)
-# pcs takes seconds for each word
-with_pcs = pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ("server", "webapp-health") else
-                                                         [pytest.mark.long]) for name in NAMES])
+# where every agent is declared in the same way, and pcs and crmsh take seconds: the others in `make test-long`
+two = pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ("server", "webapp-health") else
+                                                    [pytest.mark.long]) for name in NAMES])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_crm_resource_shows_it(name):
     assert ET.canonicalize(said) == ET.canonicalize(agents.printed(name).decode())
 
 
-@with_pcs
+@two
 def test_pcs_describes_it(name):
     code, said = run("pcs", "resource", "describe", "ocf:kopano:" + name, "--full")
     assert code == 0
@@ -91,7 +91,7 @@ def pcs_create(cib, resource, name, *words):
     return run("pcs", "-f", str(cib), "resource", "create", resource, "ocf:kopano:" + name, *words)
 
 
-@with_pcs
+@two
 def test_pcs_creates_it_with_nothing_and_adds_the_advertised_monitors(name, cib):
     assert pcs_create(cib, "r", name) == (0, "")
     operations = [(op.get("name"), op.get("interval"), op.find(".//nvpair[@name='OCF_CHECK_LEVEL']"))
@@ -101,20 +101,20 @@ def test_pcs_creates_it_with_nothing_and_adds_the_advertised_monitors(name, cib)
     assert monitors == {(action.get("interval"), action.get("depth")) for action in advertised}
 
 
-@with_pcs
+@two
 def test_pcs_creates_it_with_everything(name, cib):
     assert pcs_create(cib, "r", name, *settings(name)) == (0, "")
     assert len(ET.parse(cib).findall(".//primitive/instance_attributes/nvpair")) == len(parameters(name))
 
 
-@with_pcs
+@two
 def test_pcs_refuses_an_unknown_parameter(name, cib):
     code, said = pcs_create(cib, "r", name, "colour=blue")
     assert code != 0
     assert "invalid resource option 'colour'" in said
 
 
-@with_pcs
+@two
 def test_pcs_refuses_two_resources_with_one_configuration(name, cib):
     assert pcs_create(cib, "one", name, "config=/etc/kopano/x") == (0, "")
     code, said = pcs_create(cib, "two", name, "config=/etc/kopano/x")
@@ -174,13 +174,13 @@ def test_crmsh_warns_of_shorter_timeouts(cib, tmp_path):
     assert any("smaller than the advised" in line for line in complaints(said))
 
 
-@seven
+@two
 def test_crmsh_refuses_an_unknown_parameter(name, cib, tmp_path):
     said = load(cib, tmp_path, "primitive r ocf:kopano:%s params colour=blue" % name)
     assert any("colour" in line for line in complaints(said))
 
 
-@seven
+@two
 def test_crmsh_tells_of_two_resources_with_one_configuration(name, cib, tmp_path):
     line = "primitive %s ocf:kopano:%s params config=/etc/kopano/x\n"
     said = load(cib, tmp_path, line % ("one", name) + line % ("two", name))

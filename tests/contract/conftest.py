@@ -18,19 +18,29 @@ GENERATIONS = (8, 9, 11)
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """What takes a minute comes first, so that the other worker has something to do meanwhile."""
+    """What takes a minute comes first, so that the other worker has something to do meanwhile.
+
+    All others in an order in which few hosts have to be made: six daemons that run are there for the next test too.
+    """
+    def host_of(item):
+        case = getattr(item, "callspec", None)
+        generation = case.params.get("generation", 11) if case else 11
+        return generation, bool({"site", "site11"} & set(item.fixturenames))
+    ours = [place for place, item in enumerate(items) if item.path.match("contract/test_*.py")]
+    for place, item in zip(ours, sorted((items[place] for place in ours), key=host_of)):
+        items[place] = item
     items.sort(key=lambda item: not item.path.match("contract/test_patience.py"))
 
 
 def pytest_itemcollected(item):
-    """`make test` has monitors in every generation, and 8 and 11 by turns where a test takes several daemons or cases.
+    """`make test` takes 8 and 11 by turns where a test has several daemons or cases; monitors have both.
 
     What generation 9 does it does as 8 or as 11. A test that names 8 or 11, or has no other cases, keeps them.
     """
     case = getattr(item, "callspec", None)
-    if case is None or "generation" not in case.params or item.path.match("contract/test_monitor.py"):
+    if case is None or "generation" not in case.params:
         return
-    named = any("generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
+    named = item.path.match("contract/test_monitor.py") or any("generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
     others = [number for name, number in case.indices.items() if name != "generation"]
     turn = (8, 11)[(sum(others) + crc32(item.originalname.encode())) % 2]
     if case.params["generation"] == 9 or not named and others and case.params["generation"] != turn:

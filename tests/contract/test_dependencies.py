@@ -276,9 +276,10 @@ def test_without_test_user_nobody_logs_in(site):
             says(site.agent(name, "monitor", level=20), 0)
 
     def logs():
-        return {name: lines("/var/log/kopano/%s.log" % name) for name in ("server", "gateway", "ical")}
+        # the server may have to find its database again after the test before, each worker for itself
+        return {name: [line for line in lines("/var/log/kopano/%s.log" % name) if "Reconnecting" not in line]
+                for name in ("server", "gateway", "ical")}
 
-    # the server may have to find its database again after the test before
     look()
     before = logs()
     for _ in range(3):

@@ -170,7 +170,7 @@ def test_a_killed_check_of_the_web_page_leaves_no_child(world11):
         for group in (True, False):
             world11.agent("webapp-health", "monitor", timeout=3, on_start=killed_after(1.5, group=group))
             assert until(lambda: not strays(world11), 0.5 if group else 4), strays(world11)
-        assert world11.agent("webapp-health", "monitor", timeout=2).rc == 190
+        assert world11.agent("webapp-health", "monitor", timeout=3).rc == 190
     assert world11.agent("webapp-health", "stop").rc == 0
     assert world11.agent("webapp-health", "monitor").rc == 7
 
