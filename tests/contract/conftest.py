@@ -40,7 +40,8 @@ def pytest_itemcollected(item):
     case = getattr(item, "callspec", None)
     if case is None or "generation" not in case.params:
         return
-    named = item.path.match("contract/test_monitor.py") or any("generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
+    named = item.path.match("contract/test_monitor.py") or any(
+        "generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
     others = [number for name, number in case.indices.items() if name != "generation"]
     turn = (8, 11)[(sum(others) + crc32(item.originalname.encode())) % 2]
     if case.params["generation"] == 9 or not named and others and case.params["generation"] != turn:
