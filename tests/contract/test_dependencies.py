@@ -185,8 +185,8 @@ def _listens(port):
     return any(words[1].endswith(":%04X" % port) and words[3] == "0A" for words in rows)
 
 
-def test_dagent_wedged_by_leaked_slots_is_1_once_its_server_is_good(world):
-    world.write_config("dagent", process_model="thread")
+def wedge_dagent(world):
+    """Its slots are used up by 421s while its server is down; then the server is started."""
     serve(world, "server", "dagent")
     world.kill_daemon("server")
     for _ in range(20):
@@ -194,6 +194,11 @@ def test_dagent_wedged_by_leaked_slots_is_1_once_its_server_is_good(world):
     world.release()
     says(world.agent("dagent", "monitor"), 190, "server")
     start(world, "server")
+
+
+def test_dagent_wedged_by_leaked_slots_is_1_once_its_server_is_good(world):
+    world.write_config("dagent", process_model="thread")
+    wedge_dagent(world)
     says(world.agent("dagent", "monitor", timeout=3), 1, "lmtp", "server is fine")
     # its drain of 30 s would be for clients that are long gone
     assert says(world.agent("dagent", "stop", timeout=60), 0).took < 15
@@ -203,13 +208,7 @@ def test_dagent_wedged_by_leaked_slots_is_1_once_its_server_is_good(world):
 
 def test_a_wedged_dagent_is_told_soon_after_its_server_is_back(world11):
     """Mail has waited for the server long enough: not for nearly the whole timeout too, as when dagent alone hangs."""
-    serve(world11, "server", "dagent")
-    world11.kill_daemon("server")
-    for _ in range(20):
-        assert world11.hold("lmtp").greeting.startswith(b"421")
-    world11.release()
-    says(world11.agent("dagent", "monitor"), 190, "server")
-    start(world11, "server")
+    wedge_dagent(world11)
     assert says(world11.agent("dagent", "monitor", timeout=30), 1, "lmtp", "server is fine").took < 14
     assert says(world11.agent("dagent", "monitor", timeout=15), 1, "lmtp").took > 11        # as ever
 
