@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-dagent: LMTP."""
 
-import base64
 import sys
 
 from . import generation, soap
@@ -131,7 +130,7 @@ class Dagent(Service):
                 continue
             try:
                 client.call("standinDeliver", ("szUsername", user), ("szFolder", "INBOX"),
-                            ("sData", base64.b64encode(data).decode()))
+                            ("sData", soap.packed(data)))
             except (soap.NetworkError, soap.CallFailed) as error:
                 self.log(ERROR, "Unable to deliver to %s: %s" % (address, error))
                 yield "450 4.5.0 %s network or permissions to storage server" % address

@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The server's data in MariaDB: users, messages, the outgoing queue. One connection per thread."""
 
-import hashlib
 import os
 import sys
 import threading
 
+from .log import ERROR
+
 _UNWANTED = ("ssl", "cryptography")  # PyMySQL does without them, and starts faster
-sys.modules.update(dict.fromkeys(_UNWANTED))
-import pymysql  # noqa: E402
-from pymysql.constants import ER  # noqa: E402
-
-for _name in _UNWANTED:
-    del sys.modules[_name]
-
-from .log import ERROR  # noqa: E402
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS settings (name VARCHAR(64) PRIMARY KEY, value VARCHAR(255) NOT NULL)",
@@ -35,22 +28,36 @@ class DatabaseError(Exception):
     """The database is away or refused; str() is for the log."""
 
 
+def _driver():
+    """PyMySQL: half of all that the server imports, and of no use in its life before its re-execution."""
+    unwanted = [name for name in _UNWANTED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(unwanted))
+    import pymysql
+    import pymysql.constants.ER
+
+    for name in unwanted:
+        del sys.modules[name]
+    return pymysql
+
+
 class Database:
     """Settings as in server.cfg. Statements block for as long as the database does."""
 
     def __init__(self, config, log, counters, faults):
         self._config, self._log, self._counters, self._faults = config, log, counters, faults
         self._local = threading.local()
+        self._driver = _driver()
+        self._errors = (self._driver.err.MySQLError, OSError)
 
     def _connect(self, database):
         config = self._config
         host, path = config["mysql_host"] or "localhost", config["mysql_socket"] or None
         if host == "localhost" and not path:
             path = "/var/run/mysqld/mysqld.sock"
-        return pymysql.connect(host=host, port=config.number("mysql_port"), unix_socket=path,
-                               user=config["mysql_user"], password=config["mysql_password"],
-                               database=database, charset="utf8mb4", autocommit=True,
-                               connect_timeout=31536000)
+        return self._driver.connect(host=host, port=config.number("mysql_port"), unix_socket=path,
+                                    user=config["mysql_user"], password=config["mysql_password"],
+                                    database=database, charset="utf8mb4", autocommit=True,
+                                    connect_timeout=31536000)
 
     def open(self):
         """Connect this thread; creates the database when it is missing. Raises DatabaseError."""
@@ -58,14 +65,14 @@ class Database:
         try:
             try:
                 self._local.connection = self._connect(name)
-            except pymysql.err.OperationalError as error:
-                if error.args[0] != ER.BAD_DB_ERROR:
+            except self._driver.err.OperationalError as error:
+                if error.args[0] != self._driver.constants.ER.BAD_DB_ERROR:
                     raise
                 fresh = self._connect(None)
                 fresh.cursor().execute("CREATE DATABASE IF NOT EXISTS `%s`" % name.replace("`", "``"))
                 fresh.close()
                 self._local.connection = self._connect(name)
-        except (pymysql.err.MySQLError, OSError, RuntimeError) as error:
+        except self._errors + (RuntimeError,) as error:
             self._local.connection = None
             raise DatabaseError("mysql_real_connect: %s" % (error.args[-1],))
 
@@ -94,7 +101,7 @@ class Database:
             try:
                 if connection is not None:
                     connection.ping(reconnect=False)
-            except (pymysql.err.MySQLError, OSError):
+            except self._errors:
                 self._log(
                     ERROR,
                     "SQL [%08d] Failed: Lost connection to server during query. Reconnecting." % os.getpid())
@@ -106,7 +113,7 @@ class Database:
                 with connection.cursor() as cursor:
                     cursor.execute(statement, values)
                     return cursor.lastrowid if statement.startswith("INSERT") else cursor.fetchall()
-            except (pymysql.err.MySQLError, OSError) as error:
+            except self._errors as error:
                 self._local.connection = None
                 raise DatabaseError("SQL Failed: %s" % (error.args[-1],))
         finally:
@@ -115,4 +122,6 @@ class Database:
 
 def hashed(salt, password):
     """How a password is kept."""
+    import hashlib
+
     return hashlib.sha256(salt + password.encode()).digest()

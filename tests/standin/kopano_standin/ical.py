@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-ical: CalDAV and iCal over HTTP, one request per connection. Calendars are empty."""
 
-import base64
 import time
 
 from . import soap
@@ -83,7 +82,7 @@ class Ical(Service):
         if kind.lower() != "basic":
             return False
         try:
-            user, _, password = base64.b64decode(secret).decode("utf-8", "replace").partition(":")
+            user, _, password = soap.unpacked(secret).decode("utf-8", "replace").partition(":")
         except ValueError:
             return False
         client = self.client()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """IMAP as kopano-gateway speaks it: enough to log in, list, select, read, flag, search, append and delete."""
 
-import base64
 import os
 import re
 import time
@@ -119,7 +118,7 @@ class Imap:
         if initial is None:
             self._say("+ ")
             initial = self._line.readline().decode("ascii", "replace")
-        _authority, user, password = base64.b64decode(initial).decode("utf-8", "replace").split("\0")
+        _authority, user, password = soap.unpacked(initial).decode("utf-8", "replace").split("\0")
         return self._log_in(tag, "AUTHENTICATE", user, password)
 
     def _log_in(self, tag, command, user, password):

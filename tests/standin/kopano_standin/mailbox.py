@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A user's mailbox as gateway and ical see it through the server."""
 
-import base64
 
 from . import soap
 
@@ -37,7 +36,7 @@ class Mailbox:
         return [Message(line) for line in text.split("\n") if line]
 
     def content(self, message):
-        return base64.b64decode(
+        return soap.unpacked(
             soap.element(self._client.call("standinFetch", ("ulMessage", message.uid)), "sData"))
 
     def flag(self, message):
@@ -50,4 +49,4 @@ class Mailbox:
 
     def append(self, folder, data):
         self._client.call("standinDeliver", ("szUsername", self.user), ("szFolder", folder),
-                          ("sData", base64.b64encode(data).decode()))
+                          ("sData", soap.packed(data)))

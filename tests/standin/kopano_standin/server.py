@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kopano-server: SOAP over HTTP, TLS and unix sockets; a pool of workers; its data in MariaDB."""
 
-import base64
 import collections
 import os
 import pwd
-import random
 import select
 import signal
 import sys
@@ -124,7 +122,7 @@ class Server(Daemon):
                 CRIT, "Attachments are stored with option '%s', but '%s' is selected." %
                 (settings["attachment_storage"], self.config["attachment_storage"]))
             return _FAILED
-        self.server_guid = base64.b64encode(bytes.fromhex(settings["server_guid"])).decode()
+        self.server_guid = soap.packed(bytes.fromhex(settings["server_guid"]))
         self.store_guid = bytes.fromhex(settings["store_guid"])
         self.slow_start()
         self.check_signals()
@@ -447,7 +445,7 @@ class Server(Daemon):
                 (user, connection.source, soap.element(content, "szClientApp") or ""))
             raise Refusal(soap.LOGON_FAILED)
         with self._lock:
-            number = str(random.randrange(1 << 24, 1 << 32))
+            number = str(1 << 24 | int.from_bytes(os.urandom(4), "big"))
             self.sessions[number] = Session(user, connection.source)
             self.counters.set("sessions", len(self.sessions))
         return (("er", 0), ("ulSessionId", number), ("lpszVersion", generation.WIRE_VERSION),
@@ -477,11 +475,11 @@ class Server(Daemon):
         self.database.query("SELECT 1 FROM settings LIMIT 1")
 
         def entry(kind, number):
-            return base64.b64encode(b"\0" * 4 + self.store_guid + b"\0" * 4 + bytes((kind, 0, 0, 0, number))
-                                    + b"\0" * 7).decode()
+            return soap.packed(b"\0" * 4 + self.store_guid + b"\0" * 4 + bytes((kind, 0, 0, 0, number))
+                               + b"\0" * 7)
 
         return (("er", 0), ("sStoreId", entry(1, 1)), ("sRootId", entry(3, 2)),
-                ("guid", base64.b64encode(self.store_guid).decode()), ("lpszServerPath", "pseudo://Unknown"))
+                ("guid", soap.packed(self.store_guid)), ("lpszServerPath", "pseudo://Unknown"))
 
     def _touch(self, connection, user, content):
         self.database.query("SELECT 1 FROM settings LIMIT 1")
@@ -534,7 +532,7 @@ class Server(Daemon):
                 ("szDisabledHere", self.config["disabled_features"]))
 
     def call_standinDeliver(self, connection, user, content):
-        data = base64.b64decode(soap.element(content, "sData"))
+        data = soap.unpacked(soap.element(content, "sData"))
         number = self.database.query(
             "INSERT INTO messages (user, folder, received, size, content) VALUES (%s, %s, %s, %s, %s)",
             (soap.element(content, "szUsername"), soap.element(content, "szFolder"), int(
@@ -552,7 +550,7 @@ class Server(Daemon):
                                    (user, int(soap.element(content, "ulMessage"))))
         if not rows:
             raise Refusal(soap.NOT_FOUND)
-        return (("er", 0), ("sData", base64.b64encode(rows[0][0]).decode()))
+        return (("er", 0), ("sData", soap.packed(rows[0][0])))
 
     def call_standinFlag(self, connection, user, content):
         self.database.query("UPDATE messages SET flags = %s WHERE user = %s AND id = %s",
@@ -566,7 +564,7 @@ class Server(Daemon):
 
     def call_standinSubmit(self, connection, user, content):
         """Put a mail into the outgoing queue; whoever waits for notifications is told."""
-        data = base64.b64decode(soap.element(content, "sData"))
+        data = soap.unpacked(soap.element(content, "sData"))
         sender = soap.element(content, "szSender") or user
         number = self.database.query("INSERT INTO outgoing (user, recipient, content) VALUES (%s, %s, %s)",
                                      (sender, soap.element(content, "szRecipient"), data))
@@ -588,7 +586,7 @@ class Server(Daemon):
             raise Refusal(soap.NOT_FOUND)
         recipient, sender, data = rows[0]
         return (("er", 0), ("szRecipient", recipient), ("szSender", sender),
-                ("sData", base64.b64encode(data).decode()))
+                ("sData", soap.packed(data)))
 
     def call_standinSent(self, connection, user, content):
         self.database.query("DELETE FROM outgoing WHERE id = %s", (int(soap.element(content, "ulMessage")),))

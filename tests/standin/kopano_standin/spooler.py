@@ -5,7 +5,6 @@ Main thread: the request connection and the queue, every 60 s or when told. Noti
 connection, looked at once a second. A mail is sent by a thread, or by a child that ignores TERM (fork model).
 """
 
-import base64
 import os
 import select
 import signal
@@ -238,7 +237,7 @@ class Spooler(Daemon):
             answer = client.call("standinQueued", ("ulMessage", number))
             with smtplib.SMTP(self.config["smtp_server"], self.config.number("smtp_port")) as smtp:
                 smtp.sendmail(soap.element(answer, "szSender"), [soap.element(answer, "szRecipient")],
-                              base64.b64decode(soap.element(answer, "sData")))
+                              soap.unpacked(soap.element(answer, "sData")))
             client.call("standinSent", ("ulMessage", number))
             return True
         except (soap.NetworkError, soap.CallFailed, OSError, smtplib.SMTPException) as error:
