@@ -23,8 +23,8 @@ from namespaces import wait_for
 OUTAGES = f"{ROOT}/build/outages.txt"
 ALL = os.environ.get("DRILLS") == "all"
 SELECTED = {
-    "shared-storage": ("kill-server", "database-killed-at-start", "schema-upgrade", "cut-both"),
-    "drbd": ("kill-node", "cut-replication-then-kill"),
+    "shared-storage": ("kill-server", "database-killed-at-start", "schema-upgrade"),
+    "drbd": ("kill-node", "cut-replication-then-kill", "cut-both"),
 }
 # Also with intervals and timeouts as shipped, where the database is away for ten minutes: beside all the others.
 AT_LENGTH = ("database-down", "foreign-database-hung", "database-hung")

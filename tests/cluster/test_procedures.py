@@ -115,6 +115,7 @@ def test_nodes_out_and_back(practice):
     assert practice.lab.bmc.fenced() == practice.site.fenced_before
 
 
+@pytest.mark.long
 def test_apart_and_together(practice):
     """The database goes and comes; Kopano's daemons stay the same processes."""
     heading = "Database and Kopano apart, or together"

@@ -72,7 +72,7 @@ def test_pcs_describes_it(name):
         assert parameter.findtext("longdesc").split()[0] in said
 
 
-@seven
+@two
 def test_crmsh_describes_it(name):
     code, said = run("crm", "-F", "ra", "info", "ocf:kopano:" + name)
     assert code == 0
@@ -154,7 +154,7 @@ def complaints(said):
             if ("WARNING" in line or "ERROR" in line) and not re.search(r"\(\w+\)\s+warning:", line)]
 
 
-@seven
+@two
 def test_crmsh_creates_it_with_nothing(name, cib, tmp_path):
     assert complaints(load(cib, tmp_path, "primitive r ocf:kopano:%s" % name)) == []
     assert ET.parse(cib).find(".//primitive").get("type") == name

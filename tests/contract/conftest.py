@@ -5,10 +5,10 @@ With KOPANO_SBIN=/usr/sbin the daemons are real ones: the other generations are 
 daemons can't be made to do.
 """
 import os
-from zlib import crc32
 
 import pytest
 
+from turns import has_turn
 from world import DAEMONS, StandinOnly, World
 
 from .looks import SOCKET, serve
@@ -42,9 +42,7 @@ def pytest_itemcollected(item):
         return
     named = item.path.match("contract/test_monitor.py") or any(
         "generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
-    others = [number for name, number in case.indices.items() if name != "generation"]
-    turn = (8, 11)[(sum(others) + crc32(item.originalname.encode())) % 2]
-    if case.params["generation"] == 9 or not named and others and case.params["generation"] != turn:
+    if case.params["generation"] == 9 or not named and len(case.indices) > 1 and not has_turn(item, (8, 11)):
         item.add_marker(pytest.mark.long)
 
 

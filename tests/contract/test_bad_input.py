@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kopano_ocf import action as agent_action, report
 
+from turns import fewer
 from world import DAEMONS
 
 from .looks import NAMES, together
@@ -43,7 +44,7 @@ def environment_text(size=40):
 
 def examples(count):
     """Settings for a property that costs a process or two."""
-    return settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=fewer(count), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def sane(action, result, timeout=20.0):

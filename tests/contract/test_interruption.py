@@ -148,7 +148,8 @@ def test_monitor_killed_at_any_moment(site, name):
         assert seen.rc == 0 or seen.rc == 190 and "not asked" in seen.reason, seen
     assert site.agent("server", "monitor", level=10).rc == 0
     assert site.agent(name, "monitor", level=20).rc == 0
-    assert site.pids(name) == before and not strays(site)
+    wait_for(lambda: site.pids(name) == before, what="children whose client was killed")
+    assert not strays(site)
 
 
 def test_killed_monitors_leave_no_slot_of_dagent_taken(world11):
@@ -440,8 +441,11 @@ def spoiled_place(world, kind):
         os.chmod(world.rsctmp, 0o1755)
 
 
-@pytest.mark.parametrize("kind", sorted(PLACES))
-@pairs((8, "dagent"), (11, "spooler"))
+@pytest.mark.parametrize("kind, generation, name", [
+    pytest.param(kind, generation, name, id="%s-g%d-%s" % (kind, generation, name),
+                 marks=[] if number % 2 == (generation == 11) else [pytest.mark.long])
+    for number, kind in enumerate(sorted(PLACES)) for generation, name in ((8, "dagent"), (11, "spooler"))],
+    indirect=["generation"])
 def test_without_a_place_to_remember(world, name, kind):
     """Lost while it runs, and lost before it starts."""
     behind(world, name)

@@ -33,10 +33,10 @@ def all_slots_are_free(world):
     world.release()
 
 
-@pytest.fixture
-def count(generation):
-    """200 monitors where slots leak most easily; elsewhere more than there are slots."""
-    return 200 if generation == 11 else 50
+# 200 monitors where slots leak most easily; elsewhere more than there are slots
+often = pytest.mark.parametrize("generation, count", [
+    pytest.param(8, 50, marks=pytest.mark.long), pytest.param(9, 50, marks=pytest.mark.long), (11, 200)],
+    indirect=["generation"], ids=["g8", "g9", "g11"])
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def threads(world):
     return world
 
 
+@often
 def test_200_monitors_while_the_database_is_hung_block_one_worker_and_leak_no_slot(threads, count):
     with contextlib.suppress(StandinOnly):
         wait_for(lambda: threads.counters("server")["db_calls"] == 0)
@@ -85,6 +86,7 @@ def test_200_monitors_while_the_database_is_hung_block_one_worker_and_leak_no_sl
         wait_for(lambda: threads.counters("server")["db_calls"] == 0)
 
 
+@often
 def test_200_monitors_while_the_database_is_dead_leak_no_slot(threads, count):
     threads.database.kill()
     before = lmtp_connections()
@@ -95,6 +97,7 @@ def test_200_monitors_while_the_database_is_dead_leak_no_slot(threads, count):
     says(threads.agent("dagent", "monitor"), 0)
 
 
+@often
 def test_200_monitors_while_the_server_is_down_leak_no_slot(threads, count):
     threads.kill_daemon("server")
     before = lmtp_connections()

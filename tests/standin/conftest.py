@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A world of stand-ins for each test, of each generation in turn."""
+"""A world of stand-ins for each test, of each generation in turn.
 
+`make test` takes 8 and 11 by turns where the test itself speaks of no generation.
+"""
+
+import inspect
 import os
 import pathlib
 
 import pytest
 
+from turns import has_turn
 from world import World
 
 HERE = pathlib.Path(__file__).parent
@@ -33,6 +38,16 @@ def pytest_generate_tests(metafunc):
         values = [pytest.param(number, marks=pytest.mark.long) if number == 9 and not marker else number
                   for number in numbers]
         metafunc.parametrize("generation", values, ids=names, scope="session")
+
+
+def pytest_itemcollected(item):
+    case = getattr(item, "callspec", None)
+    if case is None or case.params.get("generation") not in (8, 11):
+        return
+    marker = item.get_closest_marker("generations")
+    if (marker is None or len(marker.args) > 1) and "generation" not in inspect.getsource(item.obj) and \
+            not has_turn(item, (8, 11)):
+        item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture
