@@ -33,15 +33,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_itemcollected(item):
-    """`make test` takes 8 and 11 by turns where a test has several daemons or cases; monitors have both.
+    """`make test` takes 8 and 11 by turns where a test has several daemons or cases.
 
     What generation 9 does it does as 8 or as 11. A test that names 8 or 11, or has no other cases, keeps them.
     """
     case = getattr(item, "callspec", None)
     if case is None or "generation" not in case.params:
         return
-    named = item.path.match("contract/test_monitor.py") or any(
-        "generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
+    named = any("generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
     if case.params["generation"] == 9 or not named and len(case.indices) > 1 and not has_turn(item, (8, 11)):
         item.add_marker(pytest.mark.long)
 
