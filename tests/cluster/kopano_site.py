@@ -23,6 +23,7 @@ import time
 from email.message import EmailMessage
 
 import installed
+import systemd_image
 from installed import PYTHON, ROOT
 from lab import Lab
 from namespaces import ENVIRONMENT, LabError, command, wait_for
@@ -47,8 +48,8 @@ DATABASE_ACCOUNT = f"{ROOT}/crm/node/sql/account.sql"
 
 # ---- what the nodes are made of ------------------------------------------------------------------------
 
-def furnish(image, deployment="shared-storage"):
-    """Fill the image of the nodes' root directory: what is installed, the site's files, daemons."""
+def furnish(image, deployment="shared-storage", units=False):
+    """Fill the image of the nodes' root directory: what is installed, the site's files, daemons; their units."""
     installed.install(image)
     crm = f"{image}{installed.SHARE}/crm"
 
@@ -64,6 +65,8 @@ def furnish(image, deployment="shared-storage"):
         os.makedirs(os.path.dirname(image + path), exist_ok=True)
         shutil.copy(f"{HERE}/drbd", image + path)
     _install_daemons(f"{image}/usr")
+    if units:
+        systemd_image.add_kopano(image, DAEMONS)
     _add_account(image)
     for path in ("/var/lib/kopano", "/var/log/kopano"):
         os.makedirs(image + path)
@@ -155,7 +158,8 @@ class Site:
         self.deployment, self.interval = deployment, interval
         self.fenced_before = []         # nodes fenced before restore()
         self.leaked = 0                 # slots that dagent may have lost by 421s
-        self.lab = Lab(furnish=functools.partial(furnish, deployment=deployment),
+        units = of_lab.get("init") == "systemd"
+        self.lab = Lab(furnish=functools.partial(furnish, deployment=deployment, units=units),
                        disks=self.DISKS[deployment], **of_lab)
 
     def __enter__(self):

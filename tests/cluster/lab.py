@@ -29,7 +29,9 @@ import tempfile
 import time
 
 import crm_status
+import systemd_image
 from bmc import BMC
+from cgroups import ControlGroups
 from namespaces import ENVIRONMENT, LoopDevice, children, command, in_network_of, wait_for
 from node import Node
 
@@ -101,11 +103,12 @@ class Lab:
     `furnish(directory)` fills the image that is laid over the machine's root directory in every node.
     `disks`: {device path in the nodes: function(path) that makes the disk as a file}, shared by all nodes.
     `token` (milliseconds) is corosync's: for how long a silent node counts as alive.
+    `init`: what the nodes have as PID 1, "lab" (node_init.py: ready at once) or "systemd".
     """
     NETWORKS = {"eth0": "192.168.122", "eth1": "10.0.0"}     # the LAN, the replication link
     FIRST_NUMBER = 25                                       # bob is .25, alice .26
 
-    def __init__(self, names=("bob", "alice"), furnish=None, disks=None, token=1000):
+    def __init__(self, names=("bob", "alice"), furnish=None, disks=None, token=1000, init="lab"):
         os.makedirs(MEMORY, exist_ok=True)
         sweep()
         self.directory = tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)
@@ -116,9 +119,12 @@ class Lab:
         self.image = f"{self.directory}/image"
         self.visible = _beside_root(HERE)
         self.token = token
-        self.bmc = self._hub = self.client = None
+        self.init = init
+        self.bmc = self._hub = self.client = self.control_groups = None
         self.nodes = {}
         try:
+            if init == "systemd":
+                self.control_groups = ControlGroups(self.directory)
             os.mkdir(self.shared)
             os.mkdir(self.image)
             self._install("lab-cluster", "/usr/local/sbin/lab-cluster")
@@ -126,6 +132,8 @@ class Lab:
             self._install("ipmitool", "/usr/bin/ipmitool")
             # ocf:heartbeat:Filesystem wants a modprobe; a node must not load anything into the kernel.
             os.symlink("/bin/true", f"{self.image}/usr/sbin/modprobe")
+            if init == "systemd":
+                systemd_image.furnish(self.image)
             if furnish:
                 furnish(self.image)
             for number, name in enumerate(names, self.FIRST_NUMBER):
@@ -203,6 +211,9 @@ class Lab:
             self._hub.kill()
             self._hub.wait()
             self._hub.stdin.close()
+        if self.control_groups:
+            self.control_groups.close()
+            self.control_groups = None
         self._held.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -225,6 +236,7 @@ class Lab:
                                                replication=member.address("eth1")) for member in self)
         return {
             "/etc/hostname": f"{node.name}\n",
+            "/etc/machine-id": f"{node.number:032x}\n",
             "/etc/hosts": "".join(["127.0.0.1 localhost\n"] +
                                   [f"{member.address()} {member.name}\n" for member in self]),
             "/etc/resolv.conf": "",                     # no name server: look-ups fail at once

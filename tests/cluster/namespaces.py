@@ -12,7 +12,8 @@ import threading
 import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+MS_REC, MS_PRIVATE = 16384, 1 << 18
 FS_IOC_SHUTDOWN = 0x8004587D        # ext4 and xfs: write nothing more (linux/fs.h)
 NO_LOG_FLUSH = 2                    # its argument for "as if the power went"
 
@@ -75,13 +76,38 @@ def in_network_of(pid, function):
 
     Sockets opened there stay there: a client outside the cluster's nodes needs no process of its own.
     """
+    def visit():
+        with open(f"/proc/{pid}/ns/net") as file:
+            if LIBC.setns(file.fileno(), CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+        return function()
+    return _in_a_thread(visit)
+
+
+def in_mounts_of_its_own(function):
+    """Call `function()` in a thread whose mounts nobody else sees, and which end with it (and with the last file that
+    is open there); returns or raises what it does."""
+    def apart():
+        if LIBC.unshare(CLONE_NEWNS) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        return function()
+    return _in_a_thread(apart)
+
+
+def mount(source, target, kind=None, flags=0, data=None):
+    """mount(2); OSError names what was tried."""
+    words = [word.encode() if word is not None else None for word in (source, target, kind, data)]
+    if LIBC.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {source} {target} {kind} {data}")
+
+
+def _in_a_thread(function):
+    """Call `function()` in a thread, for what it changes is the thread's; returns or raises what it does."""
     outcome = {}
 
     def visit():
         try:
-            with open(f"/proc/{pid}/ns/net") as file:
-                if LIBC.setns(file.fileno(), CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
             outcome["result"] = function()
         except BaseException as error:      # handed to the caller whatever it is
             outcome["error"] = error

@@ -73,12 +73,13 @@ class Node:
                 self._boot(start_cluster)
 
     def _boot(self, start_cluster):
+        self._bury()                        # it may have switched itself off
         shutil.rmtree(f"{self.directory}/work")
         os.makedirs(f"{self.directory}/work")
         config = {
             "name": self.name, "root": f"{self.directory}/root", "image": self.lab.image,
             "upper": f"{self.directory}/upper", "work": f"{self.directory}/work", "shared": self.lab.shared,
-            "visible": self.lab.visible, "start": start_cluster, "environment": ENVIRONMENT,
+            "visible": self.lab.visible, "start": start_cluster, "init": self.lab.init, "environment": ENVIRONMENT,
             "disks": {path: (loop.major, loop.minor) for path, loop in self.disks.items()},
             "addresses": {device: f"{self.address(device)}/24" for device in self.lab.NETWORKS},
             "files": self.lab.node_files(self),
@@ -94,6 +95,9 @@ class Node:
         self.pid = wait_for(lambda: children(self._process.pid), 10, f"{self.name}: PID 1", every=0.005)[0]
         for device in self.lab.NETWORKS:
             self.lab.connect(self, device)
+        if self.lab.control_groups:
+            self.lab.control_groups.make(self.name, self.pid)
+            self.dies_with_it.append(lambda: self.lab.control_groups.remove(self.name))
         self._process.stdin.write(b"go\n")
         self._process.stdin.flush()
         if self._process.stdout.readline() != b"booted\n":
@@ -124,6 +128,7 @@ class Node:
             self._dismantled = True         # a boot that is waiting for the switch comes too late
             if self.alive():
                 self._die()
+            self._bury()
             for loop in self.disks.values():
                 loop.close()
 
@@ -133,10 +138,16 @@ class Node:
         except ProcessLookupError:
             pass
         self._process.wait()
+        self._bury()
+
+    def _bury(self):
+        """Let go of what a dead node has left."""
         while self.dies_with_it:
             self.dies_with_it.pop()()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        if self._process:
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process = None
 
     def mounts(self):
         """Mount points of the shared disks in the node."""

@@ -15,7 +15,7 @@ the node a private view of the whole machine:
 
 It collects orphans and writes /dev/log to /var/log/syslog, as init and syslogd would. When it dies (the
 power is cut) the kernel kills every process of the node; so it does when the lab dies, for then its
-standard input closes.
+standard input closes. In a lab whose nodes have systemd it hands over to that: node_systemd.py.
 """
 import ctypes
 import grp
@@ -23,14 +23,18 @@ import json
 import os
 import pwd
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import node_systemd  # noqa: E402
+from namespaces import MS_PRIVATE, MS_REC, mount  # noqa: E402
+
 LIBC = ctypes.CDLL(None, use_errno=True)
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_BIND = 2, 4, 4096
 MNT_DETACH = 2
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "ppc64le": 203, "s390x": 217, "riscv64": 41}    # system call
 
@@ -46,13 +50,6 @@ RUN_DIRECTORIES = {
     "/run/mysqld": (0o755, "mysql", "mysql"),
     "/run/resource-agents": (0o1755, "root", "root"),
 }
-
-
-def mount(source, target, kind=None, flags=0, data=None):
-    """mount(2); OSError names what was tried."""
-    words = [word.encode() if word is not None else None for word in (source, target, kind, data)]
-    if LIBC.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]) != 0:
-        raise OSError(ctypes.get_errno(), f"mount {source} {target} {kind} {data}")
 
 
 def build_root(config):
@@ -125,9 +122,7 @@ def build_network(addresses):
 
 def keep_syslog():
     """Write what arrives at /dev/log to /var/log/syslog, for ever."""
-    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    receiver.bind("/dev/log")
-    os.chmod("/dev/log", 0o666)
+    receiver = node_systemd.receiver("/dev/log")
     with open("/var/log/syslog", "ab", buffering=0) as log:
         while True:
             log.write(receiver.recv(65536).rstrip(b"\0\n") + b"\n")
@@ -158,6 +153,8 @@ def main():
     build_root(config)
     build_system(config)
     build_network(config["addresses"])
+    if config["init"] == "systemd":
+        node_systemd.become(config["environment"], config["start"])
     os.environ.clear()
     os.environ.update(config["environment"])
     threading.Thread(target=keep_syslog, daemon=True).start()
