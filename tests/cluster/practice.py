@@ -13,7 +13,8 @@ from namespaces import LabError, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# The lab has no systemd. Its nodes know as much of systemctl as the procedures need.
+# The nodes of this cluster have no systemd (those of test_migration_systemd.py have). They know as much of systemctl as
+# the procedures need.
 SYSTEMCTL = """\
 #!/bin/sh
 case "$*" in
@@ -51,6 +52,7 @@ class Document:
 
 class Practice:
     """The cluster: `configuration` is what was loaded last, "" (nothing), "manual" or "shipped"."""
+    MANUAL = "lsb/manual.crm"
 
     def __init__(self, site):
         self.site, self.lab = site, site.lab
@@ -104,7 +106,7 @@ class Practice:
         """The manual's own cluster runs: lsb: in plain groups, DRBD, no fencing."""
         if self.configuration:
             raise LabError("the manual's cluster comes first")
-        with open(f"{HERE}/lsb/manual.crm") as file:
+        with open(f"{HERE}/{self.MANUAL}") as file:
             self.home.run("crm configure load update -", input=file.read())
         self.wait_together()
         self.site.wait_serving()
