@@ -431,6 +431,7 @@ def _end(call, instance, found):
             _terminate(found, members)
         instance.put("stopping", "%.3f" % begun)
         instance.save()
+    since = begun           # begun moves, where the next step is to come earlier or later
     second = killed = late = False
     while True:
         left = [entry for entry in members if entry.alive]
@@ -438,7 +439,7 @@ def _end(call, instance, found):
             # whatever was born meanwhile, or lost its parent, is ours too
             found = instance.find_all()
             if not found.main and not found.orphans:
-                return Verdict(verdict.SUCCESS, "ended after %.1f s" % (time.monotonic() - begun))
+                return Verdict(verdict.SUCCESS, "ended after %.1f s" % (time.monotonic() - since))
             members = left = _members(found)
             if found.main is not None:      # a second daemon: it has not been told yet
                 begun, second, killed = time.monotonic(), False, False

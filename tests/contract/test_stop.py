@@ -126,8 +126,11 @@ def test_a_spooler_with_nothing_to_send_does_not_wait_for_a_server_that_hangs(wo
     serve(world11, "server", "spooler")
     world11.freeze("server")
     # it notices at its next look at the queue; then it ignores the first TERM
-    assert stop(world11, "spooler", timeout=75).took < 5
+    took = stop(world11, "spooler", timeout=75, env={"HA_LOGFILE": "/run/ha.log"}).took
+    assert took < 5
     world11.thaw("server")
+    [told] = re.findall(r"ended after ([\d.]+) s", "\n".join(lines("/run/ha.log")))
+    assert took - 1 < float(told) <= took
 
 
 def _in_vain(client):
