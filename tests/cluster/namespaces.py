@@ -31,7 +31,7 @@ def wait_for(condition, timeout, what, every=0.05):
     """Poll `condition` until it is true; return its value. TimeoutError after `timeout` seconds.
 
     every: seconds between two looks, at least; more when a look takes long, so that waiting costs others no more than a
-    quarter of a processor.
+    seventh of a processor.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -42,7 +42,7 @@ def wait_for(condition, timeout, what, every=0.05):
         now = time.monotonic()
         if now > deadline:
             raise TimeoutError(f"{what}: not within {timeout:g} s")
-        time.sleep(max(every, 3 * (now - asked)))
+        time.sleep(max(every, 6 * (now - asked)))
 
 
 def command(argv, check=True, **options):

@@ -149,7 +149,7 @@ class Practice:
 @pytest.fixture(scope="module")
 def practice_cluster():
     """The cluster for practice, online; nothing is loaded."""
-    with Site("drbd", interval=2 * QUICK) as site:
+    with Site("drbd", interval=QUICK) as site:
         site.lab.wait_online()
         yield Practice(site)
 

@@ -2,8 +2,8 @@
 """The named drills (drills/catalogue.py) on real two-node clusters, with the shipped configuration.
 
 Each is performed under mail that is delivered and read all the time, and under a watch for what must never be: see
-drills/scene.py. The monitors' intervals are a fifth of the shipped ones, to save waiting. SELECTED are those of
-`make test`; DRILLS=all, as `make drills` has it, takes all, and AT_LENGTH once more as shipped. The outages are
+drills/scene.py. The monitors' intervals are shorter than the shipped ones (QUICK), to save waiting. SELECTED are those
+of `make test`; DRILLS=all, as `make drills` has it, takes all, and AT_LENGTH once more as shipped. The outages are
 added to build/outages.txt.
 """
 import contextlib

@@ -21,6 +21,13 @@ from .rough import (killed_after, killed_at, moments, starts, steps_of, stops, s
 PAIRS = [(8, "server"), (8, "dagent"), (9, "gateway"), (9, "ical"), (11, "server"), (11, "spooler"), (11, "monitor")]
 
 
+# `make test` has those three that differ most: one that forks, one with a database, one without a port
+MOST_UNLIKE = ((8, "dagent"), (11, "server"), (11, "spooler"))
+at_any_moment = pytest.mark.parametrize("generation, name", [
+    pytest.param(*pair, marks=[] if pair in MOST_UNLIKE else [pytest.mark.long], id="g%d-%s" % pair) for pair in PAIRS],
+    indirect=["generation"])
+
+
 def pairs(*chosen):
     return pytest.mark.parametrize("generation, name", chosen, indirect=["generation"],
                                    ids=["g%d-%s" % pair for pair in chosen])
@@ -34,7 +41,7 @@ def behind(world, name):
 
 # ---- killed in the middle
 
-@pairs(*PAIRS)
+@at_any_moment
 def test_start_killed_at_any_moment(world, name):
     behind(world, name)
     took = starts(world, name).took
@@ -73,7 +80,7 @@ def test_start_killed_while_it_makes_the_run_directory(world11, call):
     stops(world11, "monitor")
 
 
-@pairs(*PAIRS)
+@at_any_moment
 def test_stop_killed_at_any_moment(world, name):
     behind(world, name)
     starts(world, name)

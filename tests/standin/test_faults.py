@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Faults that are switched on and off while the daemons run."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -221,10 +222,12 @@ def switches(pid):
     """{"voluntary": {thread: how often it gave up the CPU}, "cpu": {thread: seconds}}."""
     found = {"voluntary": {}, "cpu": {}}
     for task in map(int, os.listdir("/proc/%d/task" % pid)):
-        with open("/proc/%d/task/%d/status" % (pid, task)) as file:
-            found["voluntary"][task] = int(file.read().split("\nvoluntary_ctxt_switches:")[1].split()[0])
-        with open("/proc/%d/task/%d/schedstat" % (pid, task)) as file:
-            found["cpu"][task] = int(file.read().split()[0]) / 1e9
+        with contextlib.suppress(FileNotFoundError):     # a thread that has just ended
+            with open("/proc/%d/task/%d/status" % (pid, task)) as file:
+                voluntary = int(file.read().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+            with open("/proc/%d/task/%d/schedstat" % (pid, task)) as file:
+                found["cpu"][task] = int(file.read().split()[0]) / 1e9
+            found["voluntary"][task] = voluntary
     return found
 
 

@@ -5,7 +5,7 @@ import re
 
 from chaos import decoys
 from chaos.mail import SMTP_SERVER
-from kopano_site import QUICK, Site
+from kopano_site import Site
 
 DATABASE_SWITCH = "no-start"        # a file in the lab's shared directory: while it is there MariaDB can't start
 
@@ -14,7 +14,7 @@ class Ground(Site):
     """A Site with shortened intervals. Its instances() leaves the decoys out."""
 
     def __init__(self, deployment="shared-storage"):
-        super().__init__(deployment, interval=QUICK)
+        super().__init__(deployment, interval=0.2)
         decoys.install(self.lab.image)
         # One place for both nodes, which can be switched whatever state they are in.
         os.mkdir(f"{self.lab.shared}/mysql.d")
