@@ -393,7 +393,9 @@ class Site:
     def wait_serving(self, timeout=60):
         """Until server, LMTP, IMAP and CalDAV answer a client."""
         for daemon in PORTS:
-            wait_for(lambda: self.answers(daemon), timeout, f"kopano-{daemon} answers", every=0.1)
+            # each 421 costs dagent a slot
+            wait_for(lambda: self.answers(daemon), timeout, f"kopano-{daemon} answers",
+                     every=0.5 if daemon == "dagent" else 0.1)
 
 
 def _command_line(pid):

@@ -23,7 +23,7 @@ from namespaces import wait_for
 OUTAGES = f"{ROOT}/build/outages.txt"
 ALL = os.environ.get("DRILLS") == "all"
 SELECTED = {
-    "shared-storage": ("kill-server", "database-killed-at-start", "schema-upgrade"),
+    "shared-storage": ("kill-server",),
     "drbd": ("kill-node", "cut-replication-then-kill", "cut-both"),
 }
 # Also with intervals and timeouts as shipped, where the database is away for ten minutes: beside all the others.

@@ -51,6 +51,7 @@ def test_the_manuals_cluster(practice):
             assert not line.startswith("ERROR"), line
 
 
+@pytest.mark.long
 def test_harm_with_the_history_left_in_place(practice):
     """Both ways: the same name with another agent, and another name. The procedure's way back heals it."""
     before = practice.site.snapshot()

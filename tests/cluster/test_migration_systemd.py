@@ -18,7 +18,7 @@ from namespaces import wait_for
 from practice import Practice
 from timeline import Timeline
 
-pytestmark = [pytest.mark.host, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.host, pytest.mark.long, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(300)]
 
 UNITS = {**{f"kopano-{name}": f"kopano-{name}" for name in DAEMONS}, "mysqld": "mariadb"}     # resource -> unit
 ADOPTED = {unit: f"{unit}.service" for unit in UNITS.values()}

@@ -398,7 +398,8 @@ def test_any_pid_file(site, tmp_path, generation):
 
 @pytest.mark.parametrize("text", [b"", b"<?php", b"<?php define('DEFAULT_SERVER', 'x y');", b"\0\xff" * 5000,
                                   b"<?php define('DEFAULT_SERVER', 'http://[');", b"<?php /* " + b"*" * 50000,
-                                  b"<?php define('DEFAULT_SERVER', \"$x\");", b"<?php " + b"define(" * 20000])
+                                  b"<?php define('DEFAULT_SERVER', \"$x\");", b"<?php " + b"define(" * 20000],
+                         ids=["empty", "nothing", "space", "no text", "no address", "comment", "variable", "nested"])
 def test_any_configuration_of_webapp(world11, tmp_path, text):
     put(str(tmp_path / "config.php"), text)
     params = {"config": str(tmp_path / "config.php"), "url": "http://127.0.0.1:1/", "status_url": ""}

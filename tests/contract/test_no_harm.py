@@ -133,8 +133,8 @@ def test_a_login_of_the_test_mailbox_ends_with_a_logout(site, tmp_path):
         for result in monitors(site, ("gateway", "ical"), level=20,
                                params={"test_user": "alice", "test_password_file": str(tmp_path / "secret")}).values():
             says(result, 0)
-    with contextlib.suppress(StandinOnly):
-        wait_for(lambda: site.counters("server")["sessions"] == sessions)
+    with contextlib.suppress(StandinOnly):      # some that were there before may have come to their end
+        wait_for(lambda: site.counters("server")["sessions"] <= sessions)
     assert says(site.agent("gateway", "stop", timeout=60), 0).took < 4
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A world of stand-ins for each test, of each generation in turn.
 
-`make test` takes 8 and 11 by turns where the test itself speaks of no generation.
+`make test` takes 8 and 11 by turns where a test has several cases, or speaks of no generation.
 """
 
 import inspect
@@ -45,8 +45,8 @@ def pytest_itemcollected(item):
     if case is None or case.params.get("generation") not in (8, 11):
         return
     marker = item.get_closest_marker("generations")
-    if (marker is None or len(marker.args) > 1) and "generation" not in inspect.getsource(item.obj) and \
-            not has_turn(item, (8, 11)):
+    other = len(item.callspec.indices) > 1 or "generation" not in inspect.getsource(item.obj)
+    if (marker is None or len(marker.args) > 1) and other and not has_turn(item, (8, 11)):
         item.add_marker(pytest.mark.long)
 
 
