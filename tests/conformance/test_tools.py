@@ -160,7 +160,7 @@ def test_crmsh_creates_it_with_nothing(name, cib, tmp_path):
     assert ET.parse(cib).find(".//primitive").get("type") == name
 
 
-@seven
+@two
 def test_crmsh_takes_everything_and_the_advised_timeouts(name, cib, tmp_path):
     words = " ".join('%s="%s"' % tuple(word.split("=", 1)) for word in settings(name))
     said = load(cib, tmp_path, "primitive r ocf:kopano:%s params %s %s" % (name, words, operations(name)))

@@ -54,7 +54,8 @@ def test_start_killed_at_any_moment(world, name):
         stops(world, name)
 
 
-@pairs((8, "dagent"), (11, "spooler"))
+@pytest.mark.parametrize("generation, name", [pytest.param(8, "dagent", id="g8-dagent"), pytest.param(
+    11, "spooler", id="g11-spooler", marks=pytest.mark.long)], indirect=["generation"])
 def test_start_killed_at_each_step_of_its_own(world, name):
     """The same, not by the clock: at each of the calls by which it changes something."""
     behind(world, name)
@@ -94,7 +95,8 @@ def test_stop_killed_at_any_moment(world, name):
     stops(world, name)
 
 
-@pairs((8, "dagent"), (11, "gateway"))
+@pytest.mark.parametrize("generation, name", [pytest.param(8, "dagent", id="g8-dagent", marks=pytest.mark.long),
+                                              pytest.param(11, "gateway", id="g11-gateway")], indirect=["generation"])
 def test_stop_killed_at_each_step_of_its_own(world, name):
     behind(world, name)
     starts(world, name)

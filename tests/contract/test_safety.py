@@ -344,7 +344,8 @@ def names_used(world):
     return [entry for entry in os.listdir(world.rsctmp) if entry.startswith("kopano-ocf")]
 
 
-@pytest.mark.parametrize("kind", ["links", "dangling links", "hard links", "files of theirs", "directories", "fifos"])
+@pytest.mark.parametrize("kind", ["links", pytest.param("dangling links", marks=pytest.mark.long), "hard links",
+                                  "files of theirs", pytest.param("directories", marks=pytest.mark.long), "fifos"])
 def test_what_others_put_into_a_directory_for_all(world11, victim, kind):
     """HA_RSCTMP with mode 1777: the names there are easily guessed."""
     world11.up("server")
