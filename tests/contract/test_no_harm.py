@@ -9,6 +9,7 @@ import pytest
 from world import DAEMONS, StandinOnly, wait_for
 
 from .looks import agents, lmtp_connections, monitors, says, serve, together
+from .rough import until
 
 # what monitors of a node are: all agents, at the depths that ask somebody; dagent's are the ones that could leak slots
 MIX = ([("dagent", 10)] * 9 + [("ical", 20)] * 3 + [("spooler", 20)] * 2
@@ -33,8 +34,8 @@ def all_slots_are_free(world):
     world.release()
 
 
-def steady(count, seconds=2.5):
-    """A number once it has stayed the same for so long: daemons that have just been started log on by and by."""
+def steady(count, seconds=5):
+    """A number once it has stayed the same for so long: a spooler that has lost its server tries again after 3 s."""
     found, since = count(), time.monotonic()
     while time.monotonic() - since < seconds:
         time.sleep(0.1)
@@ -144,7 +145,7 @@ def test_a_login_of_the_test_mailbox_ends_with_a_logout(site, tmp_path):
                                params={"test_user": "alice", "test_password_file": str(tmp_path / "secret")}).values():
             says(result, 0)
     with contextlib.suppress(StandinOnly):      # some that were there before may have come to their end
-        wait_for(lambda: site.counters("server")["sessions"] <= sessions)
+        assert until(lambda: site.counters("server")["sessions"] <= sessions, 10), (sessions, site.counters("server"))
     assert says(site.agent("gateway", "stop", timeout=60), 0).took < 4
 
 
