@@ -55,7 +55,7 @@ test:		## install what the tests need, then lint and run everything (root)
 
 .PHONY: test-long
 test-long: deps	## what make test leaves out for its length (root)
-	@INSTALLED=$${INSTALLED:-deb} LONG=only $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup \
+	@INSTALLED=$${INSTALLED:-deb} CROWDED=1 LONG=only $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadgroup \
 		--ignore tests/cluster/test_drills.py tests $(T)
 
 .PHONY: test-drbd
@@ -70,7 +70,7 @@ unit:		## the library's own tests alone (anyone)
 
 .PHONY: test-pythons
 test-pythons:	## the library's own tests with Python 3.6 and with the newest one found
-	@tests/tools/pythons $(T)
+	@LONG=all tests/tools/pythons $(T)
 
 .PHONY: lint
 lint: deps	## style, types of the library, unused code, shell scripts

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from kopano_site import DAEMONS, GROUPED, QUICK, ROOT, Site, keep_logs
+from kopano_site import DAEMONS, GROUPED, ROOT, Site, keep_logs
 from namespaces import LabError, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -149,7 +149,7 @@ class Practice:
 @pytest.fixture(scope="module")
 def practice_cluster():
     """The cluster for practice, online; nothing is loaded."""
-    with Site("drbd", interval=QUICK) as site:
+    with Site("drbd", interval=0.4) as site:
         site.lab.wait_online()
         yield Practice(site)
 

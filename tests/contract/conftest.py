@@ -41,7 +41,7 @@ def pytest_itemcollected(item):
     if case is None or "generation" not in case.params:
         return
     named = any("generation" in marker.args[0] for marker in item.iter_markers("parametrize"))
-    if case.params["generation"] == 9 or not named and len(case.indices) > 1 and not has_turn(item, (8, 11)):
+    if case.params["generation"] == 9 or not named and len(case.indices) > 1 and not has_turn(item):
         item.add_marker(pytest.mark.long)
 
 

@@ -14,6 +14,8 @@ import tempfile
 import threading
 import time
 
+import pytest
+
 from world import StandinOnly, World, processes, wait_for
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -326,6 +328,13 @@ def starts(world, name, **how):
         seen = world.agent(name, "monitor", interval=0, **how)
     assert seen.rc == 0, seen
     return result
+
+
+def pairs(*chosen, short=None):
+    """Parametrize a test with pairs of generation and name; `short`: those that `make test` has, others are long."""
+    return pytest.mark.parametrize("generation, name", [
+        pytest.param(*pair, id="g%d-%s" % pair, marks=[] if short is None or pair in short else [pytest.mark.long])
+        for pair in chosen], indirect=["generation"])
 
 
 def moments(took, count):

@@ -16,21 +16,13 @@ import pytest
 from world import DAEMONS, Result, processes, wait_for
 
 from .looks import serve, together
-from .rough import (killed_after, killed_at, moments, starts, steps_of, stops, strays, tops, truth, until)
+from .rough import (killed_after, killed_at, moments, pairs, starts, steps_of, stops, strays, tops, truth, until)
 
 PAIRS = [(8, "server"), (8, "dagent"), (9, "gateway"), (9, "ical"), (11, "server"), (11, "spooler"), (11, "monitor")]
 
 
-# `make test` has those three that differ most: one that forks, one with a database, one without a port
+# those three that differ most: one that forks, one with a database, one without a port
 MOST_UNLIKE = ((8, "dagent"), (11, "server"), (11, "spooler"))
-at_any_moment = pytest.mark.parametrize("generation, name", [
-    pytest.param(*pair, marks=[] if pair in MOST_UNLIKE else [pytest.mark.long], id="g%d-%s" % pair) for pair in PAIRS],
-    indirect=["generation"])
-
-
-def pairs(*chosen):
-    return pytest.mark.parametrize("generation, name", chosen, indirect=["generation"],
-                                   ids=["g%d-%s" % pair for pair in chosen])
 
 
 def behind(world, name):
@@ -41,7 +33,7 @@ def behind(world, name):
 
 # ---- killed in the middle
 
-@at_any_moment
+@pairs(*PAIRS, short=MOST_UNLIKE)
 def test_start_killed_at_any_moment(world, name):
     behind(world, name)
     took = starts(world, name).took
@@ -54,8 +46,7 @@ def test_start_killed_at_any_moment(world, name):
         stops(world, name)
 
 
-@pytest.mark.parametrize("generation, name", [pytest.param(8, "dagent", id="g8-dagent"), pytest.param(
-    11, "spooler", id="g11-spooler", marks=pytest.mark.long)], indirect=["generation"])
+@pairs((8, "dagent"), (11, "spooler"), short=[(8, "dagent")])
 def test_start_killed_at_each_step_of_its_own(world, name):
     """The same, not by the clock: at each of the calls by which it changes something."""
     behind(world, name)
@@ -81,7 +72,7 @@ def test_start_killed_while_it_makes_the_run_directory(world11, call):
     stops(world11, "monitor")
 
 
-@at_any_moment
+@pairs(*PAIRS, short=MOST_UNLIKE)
 def test_stop_killed_at_any_moment(world, name):
     behind(world, name)
     starts(world, name)
@@ -95,8 +86,7 @@ def test_stop_killed_at_any_moment(world, name):
     stops(world, name)
 
 
-@pytest.mark.parametrize("generation, name", [pytest.param(8, "dagent", id="g8-dagent", marks=pytest.mark.long),
-                                              pytest.param(11, "gateway", id="g11-gateway")], indirect=["generation"])
+@pairs((8, "dagent"), (11, "gateway"), short=[(11, "gateway")])
 def test_stop_killed_at_each_step_of_its_own(world, name):
     behind(world, name)
     starts(world, name)

@@ -18,14 +18,9 @@ import pytest
 from world import DAEMONS, DATABASE_PASSWORD, StandinOnly, processes, wait_for
 
 from .looks import serve
-from .rough import Bystander, Trace, alive, signal_trace, starts, stops, stranger_with_pid, tops, with_pid
+from .rough import Bystander, Trace, alive, pairs, signal_trace, starts, stops, stranger_with_pid, tops, with_pid
 
 KOPANO = "kopano"
-
-
-def pairs(*chosen):
-    return pytest.mark.parametrize("generation, name", chosen, indirect=["generation"],
-                                   ids=["g%d-%s" % pair for pair in chosen])
 
 
 def whole(world, name):

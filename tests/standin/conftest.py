@@ -46,7 +46,7 @@ def pytest_itemcollected(item):
         return
     marker = item.get_closest_marker("generations")
     other = len(item.callspec.indices) > 1 or "generation" not in inspect.getsource(item.obj)
-    if (marker is None or len(marker.args) > 1) and other and not has_turn(item, (8, 11)):
+    if (marker is None or len(marker.args) > 1) and other and not has_turn(item):
         item.add_marker(pytest.mark.long)
 
 

@@ -3,7 +3,7 @@
 """One drill on a cluster of its own, to watch: `run.py NAME... [--deployment drbd]`, as root; without names: a list.
 
 The configuration is loaded as it is shipped, so the times are those of a real cluster with a database that is small
-and disks that are fast; --quick shortens the monitors' intervals, as the tests do.
+and disks that are fast; --quick divides the monitors' intervals by five, as the tests do.
 """
 import argparse
 import os
@@ -55,7 +55,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="*", help="of drills")
     parser.add_argument("--deployment", choices=DEPLOYMENTS, help="default: the first that has the drill")
-    parser.add_argument("--quick", action="store_true", help="shorter intervals of the monitors")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the monitors' intervals")
     parser.add_argument("--write", action="store_true", help="renew docs/drills.md")
     options = parser.parse_args()
     if options.write:
